@@ -1,6 +1,7 @@
 """Times of calls over ranks, on sizes at which only their numbers mean something, and the model of their cost."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -113,6 +114,9 @@ def test_the_command_prints_draws_and_keeps_its_numbers(run, tmp_path):
     for kind in ("png", "pdf"):
         assert (tmp_path / "out" / f"distributed.{kind}").stat().st_size > 1000
     assert text.stderr.count("strong scaling on 1, ") == len(CASES)
+    assert "no link was measured" in text.stdout
+    assert {row["ranks"] for row in record["predictions"]} == {1}
+    assert "predicted speed of affine scan, forgets nothing, strong scaling: " in text.stdout
     found = run(*TINY, "--case", "scan-forgets", "--json").stdout
     assert [row["case"] for row in json.loads(found)["rows"]] == ["scan-forgets"]
 
@@ -132,6 +136,19 @@ def test_an_interrupt_keeps_what_has_been_measured(run, tmp_path, monkeypatch):
     record = json.loads((tmp_path / "out" / "distributed.json").read_text())
     assert [row["case"] for row in record["rows"]] == ["scan-forgets"]
     assert not record["complete"]
+
+
+def test_an_interrupt_before_that_does_not_point_to_an_earlier_run(run, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    (tmp_path / "out").mkdir()
+    earlier = tmp_path / "out" / "distributed.json"
+    earlier.write_text("{}")
+    os.utime(earlier, (1, 1))
+    monkeypatch.setattr(scaling, "links", interrupted)
+    assert "interrupted before anything was measured" in run(*TINY, "--out", "out", code=130).stderr
+    assert earlier.read_text() == "{}"
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,15 @@ STRUCTURES = [
     ("stage/sweep", "Sweep"),
     ("stage/sweep", "Update"),
     ("block/mixing_walk", "Walked"),
+    ("ranks/message", "Message"),
+    ("ranks/message", "Sum"),
+    ("ranks/carries", "Probe"),
+    ("ranks/carries", "Fold"),
+    ("ranks/carries", "Agreement"),
+    ("ranks/joins", "Join"),
+    ("ranks/joins", "Meeting"),
 ]
+PLAIN = ("View", "Problem", "Message", "Sum", "Probe", "Fold", "Agreement", "Join", "Meeting")  # which are no templates
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 
@@ -44,12 +52,12 @@ def test_every_header_includes_what_it_uses():
 def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
     members = ", ".join(f"{name} = {count}" for name, count in COUNTS.items())
     lines = [
-        headers("scan/problem", "stage/sweep", "block/mixing_walk"),
+        headers(*dict.fromkeys(header for header, _ in STRUCTURES)),
         f"struct Counts {{ static constexpr int {members}; }};",
     ]
     for header, name in STRUCTURES:
         found = structure(header, name, **COUNTS)
-        kind = f"recsolve::{name}{'' if name in ('View', 'Problem') else '<Counts>'}"
+        kind = f"recsolve::{name}{'' if name in PLAIN else '<Counts>'}"
         lines.append(f"using Seen{name} = {kind};\nstatic_assert(sizeof({kind}) == {found.itemsize});")
         lines += [f"static_assert(offsetof(Seen{name}, {field}) == {found.fields[field][1]});" for field in found.names]
     for array in ("in", "by_time_in"):

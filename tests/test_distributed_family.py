@@ -56,6 +56,29 @@ class Halfway(rs.solvers.Newton):
         return problem.advance(iterate, 0.25 * iterate.states + 0.75 * newton), state
 
 
+class Trying(HeavyBall):
+    """A step that looks at other states before the message, which tells of those that it began with all the same."""
+
+    name, rowwise = "trying", True
+
+    def init(self, problem, iterate):
+        problem.evaluate(np.full_like(iterate.states, 3.0))
+        return super().init(problem, iterate)
+
+    def step(self, problem, iterate, state):
+        problem.evaluate(np.full_like(iterate.states, 7.0))
+        return super().step(problem, iterate, state)
+
+
+class Hasty(HeavyBall):
+    """A step that is made before the first."""
+
+    name, rowwise = "hasty", True
+
+    def init(self, problem, iterate):
+        return super().init(problem, problem.advance(iterate, iterate.values))
+
+
 class Unsaid(rs.solvers.Chord):
     """Another step of which nothing is said: it may look along time."""
 
@@ -74,6 +97,9 @@ class Idle(HeavyBall):
         found, state = super().step(problem, iterate, state)
         problem.advance(found, found.values)
         return found, state
+
+
+OWN = [(HeavyBall(), {}), (Halfway(), {}), (Trying(), {}), (Unsaid(), {})]
 
 
 def _drives(length=61, batch=(2,), seed=0):
@@ -201,9 +227,8 @@ def _untraced(settings):
 def test_a_solver_of_ones_own_sweeps_where_it_says_that_it_treats_times_by_themselves():
     assert not Unsaid.rowwise
     assert rs.solvers.Chord.rowwise
-    cases = [(HeavyBall(), {}), (Halfway(), {}), (Unsaid(), {})]
     ranks = over(3, _own_solvers)
-    for i, (case, way) in enumerate(zip(cases, ("sweeps", "sweeps", "turns"), strict=True)):
+    for i, (case, way) in enumerate(zip(OWN, ("sweeps", "sweeps", "sweeps", "turns"), strict=True)):
         (found, status, nit, _, message), messages, output = _joined(ranks, i)
         one = _alone(*case)
         assert (found, status) == (way, "converged"), case
@@ -213,7 +238,7 @@ def test_a_solver_of_ones_own_sweeps_where_it_says_that_it_treats_times_by_thems
 
 
 def _own_solvers(group):
-    return _solves(group, LENGTHS, [(HeavyBall(), {}), (Halfway(), {}), (Unsaid(), {})])
+    return _solves(group, LENGTHS, OWN)
 
 
 def test_what_does_not_sweep_takes_turns_and_says_so():
@@ -258,12 +283,10 @@ def test_sweeps_of_one_rank_are_the_iterations_of_its_device():
     with rs.distributed.alone():
         found, trust = _swept(np.asarray)
         rec = _network(*map(rs.distributed.shard, _drives()))
-        task = Task(rec, Idle(), split_options("jacobi", None)[0], {"tol": None, "maxiter": None}, None)
-        with (
-            pytest.raises(TypeError, match="step of Idle returned another iterate than"),
-            rec.timeline.together("sweeps"),
-        ):
-            solve_by_sweeps(task, Idle(), 70, 9)
+        for solver, said in ((Idle(), "step of Idle returned another iterate than"), (Hasty(), "init of Hasty made")):
+            task = Task(rec, solver, split_options("jacobi", None)[0], {"tol": None, "maxiter": None}, None)
+            with pytest.raises(TypeError, match=said), rec.timeline.together("sweeps"):
+                solve_by_sweeps(task, solver, 70, 9)
     _swept_as(_of_the_host(), found, trust)
 
 
@@ -284,7 +307,13 @@ def test_sweeps_on_a_gpu_are_those_of_the_host():
 
 
 def _in_chunks(group, lengths, fills, method, guessed):
-    turns._FILLS["numpy"], turns._ROWS = fills, 1
+    with pytest.MonkeyPatch.context() as patch:  # ranks are kept for other tests
+        patch.setitem(turns._FILLS, "numpy", fills)
+        patch.setattr(turns, "_ROWS", 1)
+        return _chunks_of(group, lengths, method, guessed)
+
+
+def _chunks_of(group, lengths, method, guessed):
     u, reset = _drives(batch=(5, 2))
     x, r = _shards(group, lengths, u, reset)
     shift = np.random.default_rng(2).standard_normal((5, 2, 3))
@@ -374,6 +403,7 @@ def test_the_error_of_the_whole_is_that_of_one_device():
 
 def _asks_alone(group):
     x = rs.distributed.shard(_drives()[0], group, timeout=1.0)
+    ranks_of(group).grace = 1.0
     sol = rs.solve(_sine(x, None, 0.5), method="sequential")
     return sol.trusted if ranks_of(group).rank == 0 else None
 

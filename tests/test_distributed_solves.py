@@ -322,6 +322,18 @@ def test_guesses_are_of_the_whole(method):
         assert over(4, [cases[4]])[0].nit <= 1
 
 
+def named_guesses(group):
+    cell = rs.cells.LSTM.random(input_size=2, hidden_size=3, rng=0)
+    rec = cell.recurrence(rs.distributed.shard(np.random.default_rng(0).standard_normal((9, 2)), group))
+    sol = rs.solve(rec, method="newton")
+    guess = {name: rs.distributed.Shard(x, rec.timeline) for name, x in sol.named.items()}
+    return rs.solve(rec, method="newton", guess=guess).nit
+
+
+def test_a_guess_may_be_shards_by_component():
+    assert ranks.over(2, named_guesses) == [0, 0]
+
+
 def test_tolerances_are_tested_over_all_ranks():
     """Also where states of one rank are far larger than those of the others: all are tested by one scale."""
     for tol in (1e-2, 1e-6, 1e-10):

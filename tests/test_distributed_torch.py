@@ -106,6 +106,35 @@ def test_gradients_of_a_solve_over_ranks_add_up_to_those_of_one_device(size):
             assert worst < 1e-9, case
 
 
+def numbers(group):
+    """Return the gradients of what has no axes, of ranks and of one device: a parameter, and where scans begin."""
+    rng = np.random.default_rng(3)
+    x, b, c = (torch.from_numpy(rng.standard_normal(shape)) for shape in ((T, N), T, T))
+
+    def solved(x, c):
+        rec = rs.Recurrence.from_function(
+            lambda h, u, p: np.tanh(p["a"] * h + u), inputs=x, initial=torch.zeros(N).double(), structure="diagonal",
+            parameters={"a": torch.tensor(0.5).double()},
+        )  # fmt: skip
+        return rs.adjoint(rs.solve(rec), states=c).parameters.a
+
+    def scanned(b, c):
+        start = torch.tensor(2.0).double()
+        y = rs.scan("affine", (0.5, b), initial=start)
+        return rs.scan_adjoint("affine", (0.5, b), y, c, initial=start).initial
+
+    def share(x):
+        return rs.distributed.shard(x, group)
+
+    return solved(share(x), share(x)), solved(x, x), scanned(share(b), share(c)), scanned(b, c)
+
+
+def test_gradients_of_numbers_are_tensors_on_ranks_too():
+    for found in over(3, numbers):
+        assert {(type(x), x.shape) for x in found} == {(torch.Tensor, ())}
+        assert all(torch.isclose(a, b) for a, b in zip(found[::2], found[1::2], strict=True))
+
+
 LAYERS = {
     "GRU": lambda: rs.nn.GRU(D, N, num_layers=2, bidirectional=True, dropout=1e-300),
     "LSTM": lambda: rs.nn.LSTM(D, N, proj_size=2, bidirectional=True, method="newton"),
@@ -283,6 +312,10 @@ def meshes(group):
 
     mesh, length, off = init_device_mesh("cpu", (2, 2), mesh_dim_names=("dp", "sp")), 8, {}
     mine, time = slice(mesh.get_local_rank("dp"), None, 2), mesh["sp"].get_group()
+    parts = (rs.distributed.shard(torch.zeros(length), group) for group in (time, mesh["sp"]))
+    assert len({part.timeline for part in parts}) == 1
+    with pytest.raises(ValueError, match=r"group is DeviceMesh.*wanted the axis of time alone, as mesh\['time'\]"):
+        rs.distributed.shard(torch.zeros(length), mesh)
     torch.manual_seed(6)
     ids, target = torch.randint(5, (2, 2, length, 4)), torch.randn(2, 2, length, 4, 2, dtype=torch.float64)
     batches = [list(zip(*pair, strict=True)) for pair in zip(ids, target, strict=True)]

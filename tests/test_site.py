@@ -63,6 +63,12 @@ def test_every_public_name_has_its_place_in_the_reference(reference):
 
 
 @needs_torch
+def test_the_table_of_contents_has_every_page_of_the_reference(reference):
+    listed = re.findall(r"^api/(\w+)$", (DOCS / "reference.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(listed) == sorted(page.file for page in reference.pages())
+
+
+@needs_torch
 def test_what_is_in_the_reference_says_what_it_is_and_shows_it(reference):
     for name in (name for page in reference.pages() for name in page.names if name not in reference.VALUES):
         value = reference.get(name)

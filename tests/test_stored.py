@@ -86,6 +86,16 @@ def test_short_ones_and_readouts_of_all_dtypes(T, dtype, saved, tmp_path):
     assert repr(found).startswith("StoredSolution")
 
 
+def test_numbers_of_numpy_are_numbers(saved, tmp_path):
+    """Of the arguments that a journal holds."""
+    cell = gallery.weighted("lstm", "dense")
+    x = saved("x", np.ones((9, cell.input_size)))
+    for _ in range(2):  # the second time from the journal
+        found = solve_stored(cell, x, out=tmp_path / "h.npy", every=np.int64(4), tol=np.float32(1e-3))
+        assert (found.success, len(found.windows)) == (True, 3)
+        assert scan_stored("addition", (x,), out=tmp_path / "y.npy", every=np.int32(4))[-1, 0] == 9
+
+
 def test_the_size_of_the_states_is_that_of_the_whole(saved, tmp_path):
     """The default test counts in it, so that windows of another size are tested as the whole is."""
     x = np.full((400, 1), 1e-12)

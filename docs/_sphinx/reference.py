@@ -34,7 +34,8 @@ ROOMS: dict[str, tuple[str, str, tuple[str, ...]]] = {
 # The public modules, in this order; those of `recsolve.__all__` that are missing here follow.
 MODULES = {
     "cells": "Built-in cells", "mixings": "Mixings", "math": "Functions for cells", "graphs": "Graphs",
-    "solvers": "Solvers", "jacobians": "Structured Jacobians", "nn": "Layers of torch", "kernels": "Kernels",
+    "solvers": "Solvers", "jacobians": "Structured Jacobians", "nn": "Layers of torch",
+    "distributed": "Many devices, and files larger than memory", "kernels": "Kernels",
     "plot": "Plots", "testing": "Checks of your own parts",
 }  # fmt: skip
 

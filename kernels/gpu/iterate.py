@@ -102,7 +102,7 @@ class Iterations:
             return values, J, self._judged(residual, rows, numbers, pinned, J)
 
     def tested(self, bound: Bound, states: Array, tolerance: Tolerance) -> tuple[Array, Array, Array] | None:
-        """Return F, which rows meet the tolerance, and max |r| of each; None as of :meth:`evaluate`. Nothing is read."""
+        """Return F, which rows meet the tolerance, and max |r| of each, unread; None as of :meth:`evaluate`."""
         with self._here():
             found = self._at_once(bound, states, tolerance, False)
             return None if found is None else (found[0], found[3][CONVERGED], found[4][: self.count])

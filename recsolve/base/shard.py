@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, wraps
+from inspect import signature
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
@@ -98,10 +99,6 @@ class Timeline:
         """The steps of this rank in words."""
         return f"{self.start} to {self.stop - 1}" if self.length else "none"
 
-    def start_of(self, place: int) -> int:
-        """Return the first step of the rank that comes at ``place``."""
-        return self._bounds[place]
-
     def reversed(self) -> Timeline:
         """Return the same axis with steps counted from the last one."""
         return Timeline(self.ranks, self.lengths, not self.backwards)
@@ -119,6 +116,12 @@ class Timeline:
     def in_order(self, by_rank: list[Any]) -> list[Any]:
         """Return what there is of every rank in the order of steps."""
         return by_rank[::-1] if self.backwards else by_rank
+
+
+_INSTEAD = (
+    "take its own steps, x.local, or the whole, recsolve.distributed.gather(x); of what you make of the own steps "
+    "recsolve.distributed.Shard(own, x.timeline) is a shard again"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,9 +159,18 @@ class Shard(Generic[UserArray]):
         """That of the local array."""
         return self.local.dtype  # type: ignore[attr-defined]
 
-    def __array__(self, *_: Any, **__: Any) -> Any:
+    def __getattr__(self, name: str) -> Any:
+        """Raise AttributeError, which says where an array with more attributes is."""
+        raise AttributeError(f"{name} is no attribute of a Shard; {_INSTEAD}")
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
         """Raise TypeError: the rest is elsewhere."""
-        raise TypeError(f"{self!r} is no array; take its own steps, .local, or the whole: recsolve.distributed.gather")
+        raise TypeError(f"{self!r} is no array; {_INSTEAD}")
+
+    # What arrays can do: a part of one would do it wrongly without a word.
+    __array__ = __len__ = __getitem__ = __setitem__ = __bool__ = __float__ = __int__ = __complex__ = _refuse
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _refuse
+    __matmul__ = __rmatmul__ = __neg__ = __abs__ = __lt__ = __le__ = __gt__ = __ge__ = _refuse
 
     def __repr__(self) -> str:
         axis = self.timeline
@@ -173,6 +185,7 @@ OVER_RANKS: dict[str, Callable[..., Any]] = {}
 
 
 _WHOLE = ("initial", "parameters")  # arguments of recurrences that have no time
+_OVER_TIME = ("x", "input", "inputs", "drive", "elements")  # and those that have
 
 
 def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
@@ -183,30 +196,40 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     TypeError
         Where an array over time stands beside a shard and is none itself, or one without time is a shard.
     ValueError
-        For shards of different axes.
+        For shards of different axes, and for one whose local array does not hold the steps of its rank.
     """
-    parts = [(name, part) for name, x in named.items() for part in _leaves(x)]
+    parts = [leaf for name, x in named.items() for leaf in _leaves(name, x)]
     found = [(name, x.timeline if isinstance(x, Shard) else x) for name, x in parts if isinstance(x, (Shard, Timeline))]
     if not found:
         return None
     first, shared = found[0]
     with shared.together("a call"):
-        for name in _WHOLE:
-            if name in dict(found):
-                raise TypeError(f"{name} is a Shard; wanted what is the same on all ranks, for it has no time")
         for name, axis in found:
+            if name.partition("[")[0] in _WHOLE:
+                raise TypeError(f"{name} is a Shard; wanted what is the same on all ranks, for it has no time")
             if axis != shared:
+                by = " by another process group" * (axis.ranks is not shared.ranks)
                 raise ValueError(
-                    f"{first} is shared over ranks as {shared.lengths} steps and {name} as {axis.lengths}; wanted "
-                    "shards of one time axis, and of one process group"
+                    f"{first} has {shared} and {name} has {axis}{by}; wanted shards of one time axis, and of one "
+                    "process group"
                 )
-        reset = named.get("reset")
-        if reset is not None and "reset" not in dict(found):
-            raise TypeError(
-                f"reset is {type(reset).__name__} and {first} is a Shard; wanted a Shard, as "
-                "recsolve.distributed.shard gives"
-            )
+        for name, x in parts:
+            if isinstance(x, Shard):
+                _check_steps(name, x)
+            if isinstance(x, (Shard, Timeline)) or x is None:
+                continue
+            if name == "reset" or (name.partition("[")[0] in _OVER_TIME and _is_whole(x, shared)):
+                shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+                raise TypeError(
+                    f"{name} is {type(x).__name__}{shape} and {first} is a Shard; wanted a Shard, as "
+                    "recsolve.distributed.shard gives"
+                )
     return shared
+
+
+def _is_whole(x: Any, axis: Timeline) -> bool:
+    """Return whether an array has the steps of all ranks where it should have the own ones; one may be of all times."""
+    return axis.total not in (1, axis.length) and tuple(getattr(x, "shape", ()))[:1] == (axis.total,)
 
 
 def local_of(x: Any) -> Any:
@@ -220,8 +243,8 @@ def local_of(x: Any) -> Any:
     return tuple(map(local_of, x)) if type(x) is tuple else x
 
 
-def check_steps(name: str, x: Shard[Any]) -> None:
-    """Raise ValueError for a shard whose local array does not hold the steps of its rank."""
+def _check_steps(name: str, x: Shard[Any]) -> None:
+    """Raise ValueError for a shard whose local array, as the user has made it, does not hold the steps of its rank."""
     shape = tuple(x.local.shape)
     if shape[:1] != (x.timeline.length,):
         raise ValueError(
@@ -230,22 +253,26 @@ def check_steps(name: str, x: Shard[Any]) -> None:
         )
 
 
-def _leaves(x: Any) -> Iterator[Any]:
+def _leaves(name: str, x: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what is in an argument by name."""
     if isinstance(x, Mapping):
-        x = tuple(x.values())
-    if isinstance(x, tuple):  # not lists, which may be long ones of numbers
-        for part in x:
-            yield from _leaves(part)
+        for key, part in x.items():
+            yield from _leaves(f"{name}[{key!r}]", part)
+    elif isinstance(x, tuple):  # not lists, which may be long ones of numbers
+        for i, part in enumerate(x):
+            yield from _leaves(f"{name}[{i}]", part)
     else:
-        yield x
+        yield name, x
 
 
 def takes_shards(make: Callable[Given, Made]) -> Callable[Given, Made]:
     """Let a maker of recurrences take shards: it makes one of the own steps, which knows whose steps the others are."""
 
+    names = tuple(signature(make).parameters)
+
     @wraps(make)
     def made(*args: Given.args, **kwargs: Given.kwargs) -> Made:
-        shared = timeline_of({**{f"argument {i}": x for i, x in enumerate(args)}, **kwargs})
+        shared = timeline_of({**dict(zip(names, args, strict=False)), **kwargs})
         if shared is None:
             return make(*args, **kwargs)
         with shared.ranks.alone(make.__qualname__):

@@ -63,7 +63,7 @@ def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
     assert axis is not None
     first = axis.start == 0 and axis.length
     own: Array = local._initial if first else namespace(rec.initial).zeros_like(rec.initial)
-    return own + local._restart if axis.length and rec.restart is rec.initial else own
+    return own + local._restart if axis.length and rec.reset is not None and rec.restart is rec.initial else own
 
 
 class ShardedGradients:
@@ -106,8 +106,8 @@ class ShardedGradients:
         if found is None or not self._sums(*found):
             self._sums(back.surely(), None)
 
-    def _sums(self, local: Gradients, wrong: Array | None) -> bool:
-        """Take the gradients of the own steps, and sum over ranks; return whether no rank finds them wrong."""
+    def _sums(self, local: Gradients, right: Array | None) -> bool:
+        """Take the gradients of the own steps, and sum over ranks; return whether all ranks find them right."""
         self.local, solution = local, self._solution
         self._refused: dict[str, Exception] = {}
         parts: dict[str, Any] = {"initial": into_initial(solution, local)}
@@ -118,10 +118,10 @@ class ShardedGradients:
                 self._refused[name] = error.with_traceback(None)
         flat: list[Array] = []
         tree(flat.append, parts)
-        found = self._axis.ranks.total(flat if wrong is None else [*flat, wrong])
+        holds, found = self._axis.ranks.total_if([] if right is None else [right], flat)
         sums = iter(found)
         self._found: dict[str, Any] = tree(lambda _: next(sums), parts)
-        return wrong is None or not found[-1].any()
+        return holds
 
     def _summed(self, name: str) -> Names:
         if name in self._refused:
@@ -192,8 +192,13 @@ def _own(x: Any, name: str, axis: Timeline) -> Any:
         return {key: _own(part, f"{name} {key}", axis) for key, part in x.items()}
     if x is None:
         return None
-    if not isinstance(x, Shard) or x.timeline != axis:
+    if not isinstance(x, Shard):
         raise TypeError(f"{name} is {type(x).__name__}; wanted a Shard of the time axis of the solution")
+    if x.timeline != axis:
+        raise ValueError(
+            f"{name} is {x!r}, of {x.timeline}; wanted a Shard of the time axis of the solution, {axis}, of the same "
+            "process group"
+        )
     return x.local
 
 

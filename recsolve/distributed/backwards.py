@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
-from recsolve.distributed.carries import Elements, over_ranks
+from recsolve.distributed.carries import over_ranks
+from recsolve.distributed.elements import Elements
+from recsolve.distributed.messages import constant
 from recsolve.gradients.result import Gradients, initial_of
 from recsolve.gradients.solved import cotangent_of
+from recsolve.kernels.gpu.ranks import agreed, alike
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.mixings import couples, plain_of
 from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.fused_engine import FusedEngine
 
@@ -79,14 +81,14 @@ class WayBack:
         self.follows = axis.length > 0 and axis.stop < axis.total  # whether something comes in
         if self.follows:
             self.cotangent = self.cotangent.copy() if self.cotangent is given[0] else self.cotangent
-            self.last = self.cotangent[-1].copy()
+            self.last = self.cotangent[-1:].copy()
 
     def gradients(self) -> Gradients:
         """Return the gradients of the own steps."""
         found = self.ahead()
         if found is not None:
-            local, wrong = found
-            if not self.axis.ranks.total([wrong])[0].any():
+            local, agrees = found
+            if self.axis.ranks.total_if([agrees], ())[0]:
                 return local
         return self.surely()
 
@@ -94,21 +96,21 @@ class WayBack:
         """Return the same where nothing is guessed that is not looked at."""
         with np.errstate(all="ignore"):
             if self.follows:
-                self.cotangent[-1] = self.last
+                self.cotangent[-1:] = self.last
             elements = _Elements(self.rec, self.trajectory, self.cotangent.copy(), self.axis)
             return over_ranks(elements, self._run, lambda found, _: found._initial)
 
     def _run(self, carry: Array) -> Gradients:
         if self.follows:
-            self.cotangent[-1] = self.last + carry
+            namespace(carry).add(self.last, carry, out=self.cotangent[-1:])
         return Gradients(self.rec, self.trajectory, self.cotangent, self.direct)
 
     def ahead(self) -> tuple[Gradients, Array] | None:
-        """Return the same where compiled loops compute all of it and ranks forget, and whether that is wrong.
+        """Return the same where compiled loops compute all of it and ranks forget, and whether that is right.
 
         The first steps of each rank, with nothing that comes back into them, say what it hands to the rank before it.
-        What it hands on in truth is compared with that; 1 is for another one, which all ranks have to be told. None, on
-        all ranks, where there are no such loops.
+        What it hands on in truth is compared with that, and all ranks have to be told. None, on all ranks, where there
+        are no such loops.
         """
         rec, axis = self.rec, self.axis
         if type(rec) is not CellRecurrence or rec.reset is not None or min(axis.ordered) < 2 * _FEWEST:
@@ -125,21 +127,28 @@ class WayBack:
             if not sent.numbers().all():
                 return None
             assert found is not None
-            wrong = namespace(said).zeros(1, np.float32)
-            if axis.place:
-                end, by = found._initial, said.dtype.type(_UNITS * np.finfo(said.dtype).eps) * size
-                wrong[0] = ~((abs(end - said) <= by) | (end == said) | ((end != end) & (said != said))).all()
-            return found, wrong
+            return found, self._agrees(found._initial, said, size)
+
+    def _agrees(self, end: Array, said: Array, size: Array) -> Array:
+        """Return whether what is handed on is what was said, if any rank looks at it."""
+        if not self.axis.place:
+            return constant(said, (), np.dtype(bool), 1)
+        by = _UNITS * float(np.finfo(said.dtype).eps)
+        if kind_of(said) == "cupy" and alike(end, said, size):
+            return agreed(end, said, size, by)
+        near = (abs(end - said) <= said.dtype.type(by) * size) | (end == said) | ((end != end) & (said != said))
+        return namespace(said).asarray(near.all())  # type: ignore[no-any-return]
 
     def _said(self) -> tuple[bool, Array, Array]:
         """Return whether loops compute all gradients, what the first steps hand on, and how large they get there."""
         rec, engine = self.rec, self.rec.bind()
         steps = slice(0, max(_FEWEST, rec.length // _SHARE) if self.axis.place else 1)
-        zeros = namespace(rec.initial).zeros_like(rec.initial)
+        zeros = constant(rec.initial, rec.initial.shape, rec.dtype, 0)
         if not isinstance(engine, FusedEngine):
             return False, zeros, zeros
-        with parts_as(engine):
-            probed = rec.window(0, steps.stop).bind().adjoint(self.trajectory[steps], self.cotangent[steps])
+        if not self.axis.place and engine.backend == "cuda":  # nobody is handed anything, and kernels can be had
+            return True, zeros, zeros
+        probed = engine.adjoint(self.trajectory[steps], self.cotangent[steps])
         if probed is None:
             return False, zeros, zeros
         return True, initial_of(rec, probed[-1], rec.dtype), abs(probed[0]).max(axis=0)

@@ -12,117 +12,25 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
-from recsolve.base.overriding import changed
+from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
-from recsolve.distributed.messages import Soon
-from recsolve.distributed.ranks import Sent
-from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
+from recsolve.distributed.elements import SENT, Elements, arrays_of, element_of, sent_of
+from recsolve.distributed.exchange import Sent
+from recsolve.distributed.messages import Soon, constant
+from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan, summarise
+from recsolve.kernels.gpu.ranks import agreed, alike, folded, probed, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
+from recsolve.kernels.monoids.float16 import HALF
 from recsolve.kernels.monoids.monoid import Monoid
-from recsolve.kernels.reference.scan_numpy import cuts_apart
-from recsolve.kernels.summary import Summary
 
 Found = TypeVar("Found")
 
-_LAST = 256  # steps that are to show that a rank forgets
-_MANY = 4  # times as many it must hold, or composing them costs no more
-_WIDTH = 64  # units of a lane up to which matrices are composed
-_SMALL = 16  # units of a lane up to which matrices that are known by their factors are composed
-_SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
+LAST = 256  # steps that are to show that a rank forgets
+MANY = 4  # times as many it must hold, or composing them costs no more
 _ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
-
-
-class Elements:
-    """The elements of a scan that one rank holds, in the order in which it runs.
-
-    Attributes
-    ----------
-    monoid : Monoid
-    elements : tuple
-        In the monoid's form, of the own steps.
-    initial : array or None
-        The state before the first step of all, the same on all ranks.
-    reset : array of bool or None
-    timeline : Timeline
-        In the order in which the scan runs.
-    """
-
-    elements: Any
-
-    def __init__(self, monoid: Monoid, elements: Any, initial: Array | None, reset: Array | None, timeline: Timeline):
-        self.monoid, self.initial, self.reset, self.timeline = monoid, initial, reset, timeline
-        if elements is not None:
-            self.elements = elements
-
-    @property
-    def few(self) -> Any:
-        """Some elements, for their structure alone."""
-        return self.elements
-
-    def last(self, count: int) -> tuple[Any, Array | None]:
-        """Return the elements and resets of the last steps."""
-        steps = slice(self.timeline.length - count, self.timeline.length)
-        return self.monoid.take(self.elements, steps), None if self.reset is None else self.reset[steps]
-
-    @property
-    def like(self) -> Array:
-        """An array like rows of the result."""
-        return self.monoid.like(self.few)
-
-    @property
-    def row(self) -> Array:
-        """An array like a state."""
-        like = self.like
-        return namespace(like).zeros(like.shape[1:], state_dtype(like))  # type: ignore[no-any-return]
-
-    @property
-    def first(self) -> bool:
-        """Whether the first step of all is here."""
-        return self.timeline.start == 0 and self.timeline.length > 0
-
-    @property
-    def cuts(self) -> Array | None:
-        """The mask of cut steps; the first of all is cut where no state comes before it (affine maps act on zero)."""
-        if self.initial is not None or not self.first or type(self.monoid) is Affine:
-            return self.reset
-        like = self.like
-        steps = namespace(like).arange(self.timeline.length)
-        first = (steps == 0).reshape(-1, *(1,) * (like.ndim - 1))
-        return first if self.reset is None else self.reset | first  # type: ignore[no-any-return]
-
-    @property
-    def composable(self) -> bool:
-        """Whether these elements compose in fixed size, at a cost that pays, and are cut together where they mix."""
-        monoid, elements = self.monoid, self.few
-        A = elements[0] if isinstance(elements[0], Jacobian) else None
-        small = type(A) is LaneDense and A.layout.lane_width <= _WIDTH
-        if not (monoid.composable(elements) or small) or (A is not None and _arrays(A) is None):
-            return False
-        return self.reset is None or not cuts_apart(monoid, elements, self.reset)
-
-    def run(self, carry: Array | None) -> Array:
-        """Return the own rows of the result, given the state that comes in."""
-        if self.first or carry is None:
-            return scan(self.monoid, self.elements, initial=self.initial, reset=self.reset)
-        if self.reset is None or not self.monoid.restarts:
-            return scan(self.monoid, self.elements, initial=carry, reset=self.reset)
-        # Cut steps start from the first state of all, not from what comes in: up to the first cut nothing is cut.
-        before = scan(self.monoid, self.elements, initial=carry)
-        after = scan(self.monoid, self.elements, initial=self.initial, reset=self.reset)
-        xp = namespace(after)
-        return xp.where(xp.cumsum(self.reset, axis=0) > 0, after, before)  # type: ignore[no-any-return]
-
-    def last_state(self, y: Array, carry: Array) -> Array:
-        """Return the state after the own rows ``y``; those of float16 have been rounded, and are computed again."""
-        if y.dtype == HALF:
-            wide = tuple(map(widen, self.elements))
-            y = Elements(self.monoid, wide, self.initial, self.reset, self.timeline).run(carry)
-        return y[-1]  # type: ignore[no-any-return]
 
 
 def scan_over_ranks(given: Elements) -> Array:
@@ -153,22 +61,22 @@ def over_ranks(
     final = max((place for place, length in enumerate(axis.ordered) if length), default=0)
     own, guess = min(axis.place, final), _forgotten(given) if axis.stop < axis.total else None
     sent = _begun(given, guess)
-    told = _told(given, sent.arrays)
     into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
     found: list[Found] = []
     carry, sure = row, 0
-    ahead = axis.ranks.on_device and all(map(_arrays, given.few))
-    states = _folded(given, told[:final], into) if ahead else []
-    seen = Soon(namespace(row).stack(states)) if states else None
-    if states:  # a device goes on before the host knows whether that counts
+    states: list[Array] = []
+    sees: Soon | None = None  # into whose memory the device writes, until a later message has come
+    if axis.ranks.on_device and all(map(sent_of, given.few)):  # it goes on before the host knows whether that counts
+        stacked = _folded_ahead(given, sent.arrays, into, final)
+        states = list(stacked)
+        sees = Soon(stacked) if guess is None else None
         carry, found = states[own], _ahead(run, states[own])
+    seen, told = sees, _told(given, sent.arrays)
     told = [one.said(*numbers) for one, numbers in zip(told, axis.in_order(list(sent.numbers())), strict=True)]
     while True:
-        if seen is None:
-            states = _folded(given, told[:final], into)
-            seen = Soon(namespace(row).stack(states))
-        into = states[: _right(seen.read(), told, len(into))]
-        at, seen = len(into) - 1, None
+        states = states or _folded(given, told[:final], into)
+        into = states[: _right(states, seen, told, len(into))]
+        at, states, seen = len(into) - 1, [], None
         guesses = [place for place in range(sure, at) if told[place].guess]
         if last and at == final and not guesses:
             axis.ranks.closed()
@@ -177,18 +85,20 @@ def over_ranks(
             found = [run(carry)]
         if at == final and not guesses:
             return found[0]
-        out, right = row, True
+        out, right = row, constant(row, (), np.dtype(bool), 1)
         if axis.place in (*guesses, at):
             out = end(found[0], carry).astype(row.dtype, copy=False)
-            right = guess is None or _as_said(out, told[axis.place].after, guess.size, given)
-        ends = axis.in_order(axis.ranks.exchange([right], [out]))
-        wrong = next((place for place in guesses if not ends[place].numbers[0]), at)
+            if guess is not None:
+                right = _as_said(out, told[axis.place].after, guess.size, given)
+        sent = axis.ranks.begin((), [right, out], brought=1)
+        rights, ends = axis.in_order(sent.told()[1][0].tolist()), axis.in_order(list(sent.arrays[1]))
+        wrong = next((place for place in guesses if not rights[place]), at)
         if wrong == final:
             return found[0]
         for place in guesses:
             if place > wrong:  # what has come out is a better guess
-                told[place] = told[place]._replace(after=ends[place].arrays[0])
-        into, sure = [*into[: wrong + 1], ends[wrong].arrays[0]], wrong + 1
+                told[place] = told[place]._replace(after=ends[place])
+        into, sure = [*into[: wrong + 1], ends[wrong]], wrong + 1
 
 
 class _Told(NamedTuple):
@@ -230,14 +140,15 @@ class _Told(NamedTuple):
 
 def _begun(given: Elements, guess: _Guess | None) -> Sent:
     """Begin to exchange what the steps of each rank do; nobody asks for those of the last rank with any."""
-    axis, row, xp = given.timeline, given.row, namespace(given.row)
+    axis, row = given.timeline, given.row
     asked, summary = axis.length > 0 and guess is None and axis.stop < axis.total, None
     known = not asked or given.composable
     if asked and known:
         summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
-    after, cut = row if guess is None else guess.end, xp.full(row.shape, guess is not None)
+    after, cut = row if guess is None else guess.end, constant(row, row.shape, np.dtype(bool), guess is not None)
     if summary is not None and summary.after is not None and summary.cut is not None:
-        after, cut = summary.after[0].astype(row.dtype, copy=False), xp.broadcast_to(summary.cut[0], row.shape)
+        after = summary.after[0].astype(row.dtype, copy=False)
+        cut = namespace(row).broadcast_to(summary.cut[0], row.shape)
     return axis.ranks.begin([known, guess is not None], [*arrays_of(given, summary), after, cut])
 
 
@@ -261,11 +172,35 @@ def _folded(given: Elements, told: Sequence[_Told], into: Sequence[Array]) -> li
     return states
 
 
-def _right(states: Array, told: Sequence[_Told], known: int) -> int:
-    """Return how many states hold: until a rank cannot say, or composed elements overflow; ``known`` ones do."""
+def _folded_ahead(given: Elements, arrays: Sequence[Array], into: Sequence[Array], count: int) -> Array:
+    """Return the same as one array, as if the first ranks all knew, in one launch where a device can."""
+    axis, (first,), xp = given.timeline, into, namespace(into[0])
+    if _is_plain(given.monoid, given.few[0], first) and all(axis.ordered[:count]):
+        matrix, vector, after, cut = (x[::-1] if axis.backwards else x for x in arrays)
+        same = all(x.dtype == first.dtype and x.shape[1:] == first.shape for x in (matrix, vector, after))
+        if same and len({x.strides[0] for x in (matrix, vector, after, cut)}) == 1:  # as in messages of a device
+            return folded(xp.ascontiguousarray(first), matrix, vector, after, cut, count)
+    return xp.stack(_folded(given, _told(given, arrays)[:count], into))  # type: ignore[no-any-return]
+
+
+def _is_plain(monoid: Monoid, A: Any, x: Array) -> bool:
+    """Return whether a device has kernels for what affine maps of single numbers do to ``x``."""
+    return kind_of(x) == "cupy" and type(monoid) is Affine and type(A) is Diagonal and x.dtype.char in "fd"
+
+
+def _right(states: Sequence[Array], seen: Soon | None, told: Sequence[_Told], known: int) -> int:
+    """Return how many states hold: until a rank cannot say, or composed elements overflow; ``known`` ones do.
+
+    They are looked at where some were composed: ``seen`` are the same on their way to the host, if they have been sent.
+    """
+    host: Array | None = None
     for place in range(known - 1, len(states) - 1):
         one = told[place]
-        if (one.length and not one.known) or (not one.guess and _lost(states[place], states[place + 1])):
+        if one.guess or not one.length:
+            continue
+        if one.known and host is None:
+            host = (seen or Soon(namespace(states[0]).stack(states))).read()
+        if not one.known or host is None or _lost(host[place], host[place + 1]):
             return place + 1
     return len(states)
 
@@ -304,16 +239,19 @@ def _forgotten(given: Elements) -> _Guess | None:
     Of affine maps, whose homogeneous part tells it: there other ones compose at a fraction of the cost.
     """
     monoid, axis = given.monoid, given.timeline
-    if type(monoid) is not Affine or axis.length < _MANY * _LAST:
+    if type(monoid) is not Affine or axis.length < MANY * LAST:
         return None
-    (A, b), reset = given.last(_LAST)
+    (A, b), reset = given.last(LAST)
     if b.dtype == HALF or isinstance(A, Identity):  # rows that are rounded prove nothing
         return None
 
-    xp = namespace(b)
-    if not bool((abs(_passed(A, b, reset)) <= np.finfo(b.dtype).eps / 16).all()):
+    xp, least = namespace(b), float(np.finfo(b.dtype).eps) / 16
+    if reset is None and _is_plain(monoid, A, b) and taken(A.data, row := b[0]) and taken(b, row):
+        shown = probed(A.data, b, least)
+        return None if shown is None else _Guess(*shown)
+    if not bool((abs(_passed(A, b, reset)) <= least).all()):
         return None
-    if type(A) not in _SENT:
+    if type(A) not in SENT:
         zero = xp.zeros_like(b[0])
         end = scan(monoid, (A, b), initial=zero, reset=reset)[-1]
         sizes = (A._mapped(abs), abs(b)) if isinstance(A, Entries) else None
@@ -335,56 +273,27 @@ def _passed(A: Jacobian, b: Array, reset: Array | None) -> Array:
     return scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
 
 
-def _as_said(end: Array, said: Array, size: Array, given: Elements) -> bool:
-    """Return whether what has come out is what was said, up to what rounds on the way."""
+def _as_said(end: Array, said: Array, size: Array, given: Elements) -> Array:
+    """Return whether what has come out is what was said, up to what rounds on the way, without axes."""
     xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
+    if _is_plain(given.monoid, given.few[0], end) and alike(end, said, size):
+        return agreed(end, said, size, _ROUNDING * eps)
     mixed = tuple(given.monoid.mixed(given.few))
     size = xp.where(xp.isfinite(size), size, size.dtype.type(0))  # what is not finite excuses nothing
     size = size.max(axis=mixed, keepdims=True) if mixed and size.size else size
     same = (end == said) | (xp.isnan(end) & xp.isnan(said))
-    return bool((same | (abs(end - said) <= _ROUNDING * eps * size)).all())
+    return xp.asarray((same | (abs(end - said) <= _ROUNDING * eps * size)).all())  # type: ignore[no-any-return]
 
 
-# An element as arrays of one time, for a message ------------------------------------------------------------------
+def row_before(axis: Timeline, rows: Array) -> Array | None:
+    """Return the row of the ranks before that comes before the own ones, by one message; None where these come first.
 
-
-def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
-    """Return the arrays of a summary's element, without its axis of time; zeros in their shapes without one."""
-    elements = given.few if summary is None else summary.element
-    arrays = [x for e in elements for x in _arrays(e) or ()]
-    if summary is not None:
-        return [x[0] for x in arrays]
-    return [namespace(x).zeros(x.shape[1:], state_dtype(x)) for x in arrays]
-
-
-def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
-    """Return an element of one time like those of a monoid, made of such arrays."""
-    left, found = list(arrays), []
-    for e in elements:
-        count = len(_arrays(e) or ())
-        own, left = [x[None] for x in left[:count]], left[count:]
-        found.append(_with(e, own))
-    return tuple(found)
-
-
-def as_sent(A: Jacobian) -> Jacobian:
-    """Return matrices in a structure whose products have one array of entries, where they are small."""
-    return A.lane_dense() if _arrays(A) is None and A.layout.lane_width <= _SMALL else A
-
-
-def _arrays(e: Any) -> list[Array] | None:
-    """Return the arrays with time first that an element holds; None for a structure that is not sent."""
-    if not isinstance(e, Jacobian):
-        return [e]
-    if isinstance(e, (Zero, Identity)):
-        return []
-    if type(e) is PermutationDiagonal and not e.rows:
-        full = (*e.leading, *e.layout.lanes, e.layout.lane_width)
-        return [e.data, namespace(e.data).broadcast_to(e.index, full)]
-    return [e.data] if isinstance(e, Entries) and type(e) in _SENT else None
-
-
-def _with(e: Any, arrays: list[Array]) -> Any:
-    if not isinstance(e, Jacobian):
-        return arrays[0]
-    return changed(e, **dict(zip(("data", "index"), arrays, strict=False))) if arrays else e[:1]
+    Parameters
+    ----------
+    axis : Timeline
+    rows : array, shape (own steps, ...)
+    """
+    row = rows[-1] if len(rows) else namespace(rows).zeros(rows.shape[1:], rows.dtype)
+    ends = axis.in_order(axis.ranks.exchange((), [row]))[: axis.place]
+    held = [end.arrays[0] for end, length in zip(ends, axis.ordered, strict=False) if length]
+    return held[-1] if held else None

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+from math import prod
 from threading import get_ident
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of, namespace, to_host, to_native
+from recsolve.base.arrays import Array, kind_of, namespace, to_host
 from recsolve.kernels.gpu.device import Reader, on
+from recsolve.kernels.gpu.message import Packing
 
 HEADER = 32  # bytes: whether its rank goes on, the digest of its call and of what it sends, a number of its own
 _ALIGNED = 16
-_TO_DEVICE, _TO_HOST = 1, 2  # the directions in which CUDA copies
-_BYTES = (np.dtype(np.uint8),)
-_TEXT = 4096
+_TO_HOST = 2  # the direction in which CUDA copies
+_LAYOUTS = 512  # that are remembered
 
 
 # Whether bytes have come, and what gives them.
@@ -37,6 +39,29 @@ class Message(NamedTuple):
     arrays: list[Array]
 
 
+class Layout(NamedTuple):
+    """Where the arrays of a message lie, in bytes from its beginning, and how long it is, the header included."""
+
+    numbers: int
+    arrays: tuple[tuple[np.dtype[Any], tuple[int, ...], int, int], ...]  # dtype, shape, place and bytes of each
+    length: int
+
+
+def layout_of(numbers: Array, arrays: Sequence[Array]) -> Layout:
+    """Return the layout of messages of such numbers and arrays."""
+    return _layout(numbers.size, tuple([(x.dtype, x.shape) for x in arrays]))
+
+
+@lru_cache(maxsize=_LAYOUTS)
+def _layout(numbers: int, arrays: tuple[tuple[np.dtype[Any], tuple[int, ...]], ...]) -> Layout:
+    place, found = HEADER + _aligned(8 * numbers), []
+    for dtype, shape in arrays:
+        nbytes = dtype.itemsize * prod(shape)
+        found.append((dtype, shape, place, nbytes))
+        place += _aligned(nbytes)
+    return Layout(numbers, tuple(found), place)
+
+
 def pack(head: Sequence[int], numbers: Array, arrays: Sequence[Array], *, least: int, on_device: bool) -> Any:
     """Return a message as a tensor of bytes.
 
@@ -52,33 +77,22 @@ def pack(head: Sequence[int], numbers: Array, arrays: Sequence[Array], *, least:
     """
     import torch
 
-    begin = HEADER + _aligned(numbers.nbytes)
-    size = max(begin + sum(_aligned(x.nbytes) for x in arrays), least)
+    layout = layout_of(numbers, arrays)
+    size = max(layout.length, least)
     if on_device:
-        return Pinned.here().packed(head, numbers, arrays, begin, size)
+        return Pinned.here().packed(head, numbers, arrays, layout, size)
     packed = torch.zeros(size, dtype=torch.uint8)
     host: Array = packed.numpy()
-    _begin(host, head, numbers)
-    _fill(host, [to_host(x) for x in arrays], begin)
+    host[: 8 * len(head)].view(np.int64)[:] = head
+    host[HEADER : HEADER + numbers.nbytes] = numbers.view(np.uint8)
+    for x, (dtype, shape, place, nbytes) in zip(arrays, layout.arrays, strict=True):
+        if nbytes:
+            host[place : place + nbytes].view(dtype).reshape(shape)[...] = to_host(x)
     return packed
 
 
-def _begin(host: Array, head: Sequence[int], numbers: Array) -> None:
-    """Put the header and the numbers at the beginning of a message."""
-    host[: 8 * len(head)].view(np.int64)[:] = head
-    host[HEADER : HEADER + numbers.nbytes] = numbers.view(np.uint8)
-
-
-def _fill(row: Array, arrays: Sequence[Array], place: int) -> None:
-    """Put arrays into a row of bytes of their namespace."""
-    for x in arrays:
-        if x.nbytes:
-            row[place : place + x.nbytes].view(x.dtype).reshape(x.shape)[...] = x
-        place += _aligned(x.nbytes)
-
-
-def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> list[Message]:
-    """Return the messages of all ranks, whose numbers and arrays are like those that were sent.
+def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
+    """Return the numbers of all ranks, (ranks, n), and their arrays, (ranks, ...), which are like those that were sent.
 
     Parameters
     ----------
@@ -91,36 +105,46 @@ def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> l
     end = HEADER + numbers.nbytes
     if told.shape[1] < end:
         told = rows[:, :end].cpu().numpy()
-    said = np.ascontiguousarray(told[:, HEADER:end]).view(np.float64)
-    if not arrays:
-        return [Message(own, []) for own in said]
-    found = stacked(rows, numbers, arrays)
-    return [Message(own, [x[rank] for x in found]) for rank, own in enumerate(said)]
+    said = np.ascontiguousarray(told[:, HEADER:end]).view(np.float64).reshape(len(told), numbers.size)
+    return said, stacked(rows, numbers, arrays)
 
 
 def stacked(rows: Any, numbers: Array, arrays: Sequence[Array]) -> list[Array]:
     """Return the arrays of all ranks, (ranks, ...) each, for which a device does not wait."""
     if not arrays:
         return []
-    native = _on_device(rows) if rows.is_cuda else rows.numpy()
-    if kind_of(arrays[0]) == "cupy" and not rows.is_cuda:
-        native = namespace(arrays[0]).asarray(native)
-    return views(native, numbers, arrays)
+    if rows.is_cuda:
+        return _views_on_device(rows, layout_of(numbers, arrays))
+    native = rows.numpy()
+    return views(namespace(arrays[0]).asarray(native) if kind_of(arrays[0]) == "cupy" else native, numbers, arrays)
 
 
 def views(rows: Array, numbers: Array, arrays: Sequence[Array]) -> list[Array]:
     """Return the arrays, (ranks, ...) each, that lie in rows of bytes, (ranks, bytes)."""
-    place, found = HEADER + _aligned(numbers.nbytes), []
-    for x in arrays:
-        first = place // x.itemsize
-        found.append(rows.view(x.dtype)[:, first : first + x.size].reshape(len(rows), *x.shape))
-        place += _aligned(x.nbytes)
+    found = []
+    for dtype, shape, place, nbytes in layout_of(numbers, arrays).arrays:
+        first, count = place // dtype.itemsize, nbytes // dtype.itemsize
+        found.append(rows.view(dtype)[:, first : first + count].reshape(len(rows), *shape))
     return found
 
 
-def length_of(numbers: Array, arrays: Sequence[Array]) -> int:
-    """Return how many bytes a message has, the header included."""
-    return HEADER + _aligned(numbers.nbytes) + sum(_aligned(x.nbytes) for x in arrays)
+def _views_on_device(rows: Any, layout: Layout) -> list[Array]:
+    """Return the same of a tensor, by one object for each: what CuPy and torch do is in the order of one stream."""
+    import cupy
+
+    nbytes, ranks, apart = rows.numel(), len(rows), rows.stride(0)
+    memory = cupy.cuda.UnownedMemory(rows.data_ptr(), nbytes, rows, rows.device.index)
+    found = []
+    for dtype, shape, place, _ in layout.arrays:
+        begins = cupy.cuda.MemoryPointer(memory, place)
+        found.append(cupy.ndarray((ranks, *shape), dtype, begins, (apart, *_strides(shape, dtype.itemsize))))
+    return found
+
+
+@lru_cache(maxsize=_LAYOUTS)
+def _strides(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+    """Return the distances of axes in a contiguous array, in bytes."""
+    return tuple(size * prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def arriving(rows: Any, count: int) -> Arriving:
@@ -145,7 +169,8 @@ class Pinned:
         import cupy
 
         self._event = cupy.cuda.Event(disable_timing=True)
-        self._sent, self._told = self._room(4096), self._room(4096)
+        self._told = self._room(4096)
+        self._packings: dict[Layout, Packing] = {}
 
     @classmethod
     def here(cls) -> Pinned:
@@ -163,20 +188,26 @@ class Pinned:
 
         return cupyx.empty_pinned((size,), np.uint8)  # type: ignore[no-any-return]
 
-    def packed(self, head: Sequence[int], numbers: Array, arrays: Sequence[Array], begin: int, size: int) -> Any:
-        """Return a message as bytes of the device."""
-        import cupy
+    def packed(self, head: Sequence[int], numbers: Array, arrays: Sequence[Array], layout: Layout, size: int) -> Any:
+        """Return a message as bytes of the device: one launch."""
         import torch
 
-        if begin > len(self._sent):
-            self._sent = self._room(2 * begin)
-        _begin(self._sent, head, numbers)
+        packing = self._packings.get(layout) or self._packing(layout)
+        packing.words[: len(head)] = head
+        packing.words[HEADER // 8 :] = numbers.view(np.int64)
         packed = torch.empty(size, dtype=torch.uint8, device="cuda")
-        stream = cupy.cuda.get_current_stream().ptr
-        cupy.cuda.runtime.memcpyAsync(packed.data_ptr(), self._sent.ctypes.data, begin, _TO_DEVICE, stream)
-        if arrays:
-            _fill(_on_device(packed), arrays, begin)
+        packing(packed.data_ptr(), [x if _plain(x) else _made_plain(x) for x in arrays])
         return packed
+
+    def _packing(self, layout: Layout) -> Packing:
+        import cupy
+
+        if len(self._packings) >= _LAYOUTS:
+            self._packings.clear()
+        places, sizes = [place for *_, place, _ in layout.arrays], [nbytes for *_, nbytes in layout.arrays]
+        with on(cupy.empty(0, np.uint8), None) as machine:
+            found = self._packings[layout] = Packing(HEADER // 8 + layout.numbers, places, sizes, machine)
+        return found
 
     def arriving(self, rows: Any, count: int) -> tuple[Callable[[], bool], Callable[[], Array]]:
         """Ask for the first bytes of the messages of all ranks."""
@@ -212,6 +243,23 @@ def one_stream(on_device: bool) -> Iterator[None]:
         yield
 
 
+_CONSTANTS: dict[tuple[Any, ...], Array] = {}  # of devices
+
+
+def constant(like: Array, shape: tuple[int, ...], dtype: np.dtype[Any], value: float) -> Array:
+    """Return an array of one number, which is sent and read, but never written to: a device fills it once."""
+    xp = namespace(like)
+    if xp is np:
+        return np.full(shape, value, dtype)
+    device: Any = like.device
+    key = device.id, xp.cuda.get_current_stream().ptr, shape, dtype, value
+    if key not in _CONSTANTS:
+        if len(_CONSTANTS) >= _LAYOUTS:
+            _CONSTANTS.clear()
+        _CONSTANTS[key] = xp.full(shape, value, dtype)
+    return _CONSTANTS[key]
+
+
 class Soon:
     """An array on its way to the host, for which :meth:`read` waits, but for nothing that is asked for after it."""
 
@@ -234,19 +282,16 @@ class Soon:
         return self._x if self._reader is None else self._reader.read().reshape(self._x.shape)
 
 
-def encoded(text: str) -> Array:
-    """Return a text as bytes of one length, the end cut off if it is longer."""
-    return np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8).copy()
-
-
-def decoded(coded: Array) -> str:
-    """Return the text."""
-    return bytes(to_host(coded)).rstrip(b"\0").decode(errors="replace")
-
-
 def _aligned(nbytes: int) -> int:
     return -(-nbytes // _ALIGNED) * _ALIGNED
 
 
-def _on_device(tensor: Any) -> Array:
-    return to_native(tensor, "a message", _BYTES)
+def _plain(x: Array) -> bool:
+    """Return whether an array lies on the device without gaps."""
+    return kind_of(x) == "cupy" and x.flags.c_contiguous
+
+
+def _made_plain(x: Array) -> Array:
+    import cupy
+
+    return cupy.ascontiguousarray(cupy.asarray(x))  # type: ignore[no-any-return]

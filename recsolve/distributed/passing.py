@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.shard import Timeline
-from recsolve.distributed.carries import Elements, arrays_of, element_of
+from recsolve.distributed.elements import Elements, arrays_of, element_of
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.backends import summarise
 from recsolve.kernels.monoids import MONOIDS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from recsolve.base.arrays import Array, from_native, namespace, to_native
 from recsolve.base.links import RECORDERS, requires_grad
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline, local_of, timeline_of
 from recsolve.base.ties import check_ties, ties_in_force
-from recsolve.distributed.carries import Elements, over_ranks, scan_over_ranks
+from recsolve.distributed.carries import over_ranks, row_before, scan_over_ranks
+from recsolve.distributed.elements import Elements
 from recsolve.gradients.scan_adjoint import Alone, ScanGradients, pulled
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.monoids import MONOIDS
@@ -72,7 +74,7 @@ def scan_adjoint_shards(
     initial: Any, reset: Any, reverse: bool, axis: int, ties: Any,
 ) -> ScanGradients:  # fmt: skip
     """Return what :func:`recsolve.scan_adjoint` does, of shards; the gradient of ``initial`` is the same on all."""
-    shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": (y,), "cotangent": (cotangent,)})
+    shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": y, "cotangent": cotangent})
     assert shared is not None
     call = _call("scan_adjoint", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
@@ -84,10 +86,8 @@ def scan_adjoint_shards(
         given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
         timeline = shared.reversed() if reverse else shared
         rows = given.native(y.local, "y", given.like.shape).astype(state_dtype(given.like), copy=False)
-        row = namespace(rows).zeros(rows.shape[1:], rows.dtype)
-        ends = timeline.in_order(timeline.ranks.exchange([len(rows)], [rows[-1] if len(rows) else row]))
-        before = [message.arrays[0] for message in ends[: timeline.place] if message.numbers[0]]
-        found = pulled(given, own, y.local, cotangent.local, initial, _Among(before[-1] if before else None, timeline))
+        around = _Among(row_before(timeline, rows), timeline)
+        found = pulled(given, own, y.local, cotangent.local, initial, around)
         start = found.initial
         if start is not None:
             total = timeline.ranks.total([to_native(start, "initial", given.monoid.dtypes)])[0]
@@ -105,9 +105,16 @@ def _check_axis(axis: int) -> None:
 def _call(name: str, monoid: Any, elements: tuple[Any, ...], initial: Any, reverse: bool) -> str:
     """Return in words what is done, the same on ranks that do the same."""
     title = monoid if isinstance(monoid, str) else getattr(monoid, "__name__", type(monoid).__name__)
-    rows = ", ".join(f"{e.dtype} {e.shape[1:]}" for e in elements if isinstance(e, Shard))
-    given = ", initial=..." * (initial is not None) + f", reverse={bool(reverse)}"
-    return f"recsolve.{name}({title!r}{given}) of {rows}"
+    rows = tuple([(e.dtype, tuple(e.local.shape[1:])) for e in elements if isinstance(e, Shard)])
+    return _in_words(name, title, rows, initial is not None, bool(reverse))
+
+
+@lru_cache(maxsize=512)
+def _in_words(
+    name: str, title: str, shards: tuple[tuple[Any, tuple[int, ...]], ...], begins: bool, reverse: bool
+) -> str:
+    rows = ", ".join(f"{dtype} {shape}" for dtype, shape in shards)
+    return f"recsolve.{name}({title!r}{', initial=...' * begins}, reverse={reverse}) of {rows}"
 
 
 OVER_RANKS.update(scan=scan_shards, scan_adjoint=scan_adjoint_shards)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import UserArray, from_native, kind_of, namespace, to_native
 from recsolve.base.links import requires_grad
-from recsolve.base.shard import Shard, Timeline
+from recsolve.base.shard import Shard, Timeline, timeline_of
 from recsolve.distributed.ranks import ranks_of
 from recsolve.kernels.monoids.monoid import COMPLEX, STORED
 from recsolve.solvers.settings import whole_number
@@ -93,7 +93,7 @@ def shard(
     x : array, shape (T, ...)
         NumPy, CuPy or torch, time first; a view of it is returned. Or any array on disk that is sliced along time
         (``numpy.load(path, mmap_mode="r")``, zarr, h5py), of which only the own steps are read.
-    group : ProcessGroup, optional
+    group : ProcessGroup or DeviceMesh of one axis, optional
         Of ``torch.distributed``; default: that of all processes. It is NCCL's for arrays on GPUs, gloo's for others.
     lengths : sequence of int, optional
         How many steps each rank holds, T together; default: :func:`spans`.
@@ -108,8 +108,10 @@ def shard(
     ------
     RuntimeError
         Where no process group is initialised.
+    TypeError
+        For what is no array, and for what is no process group.
     ValueError
-        For lengths that are not one per rank, or not T together.
+        For lengths that are not one per rank, or not T together, and for a group without this process.
 
     Examples
     --------
@@ -124,18 +126,35 @@ def shard(
     (True, (1000, 8), (1000, 8))
     """
     ranks = ranks_of(group, timeout)
-    if not getattr(x, "shape", ()):
-        raise ValueError(f"x is {type(x).__name__} without an axis; wanted an array with time first")
-    total = int(x.shape[0])
-    held = spans(total, ranks.size) if lengths is None else tuple(int(n) for n in lengths)
-    if len(held) != ranks.size or min(held) < 0 or sum(held) != total or (lengths and held != tuple(lengths)):
-        raise ValueError(
-            f"lengths is {lengths}; wanted {ranks.size} numbers >= 0, one per rank, of the sum T = {total}"
+    with ranks.alone("recsolve.distributed.shard"):
+        total = _steps_of(x, "x")
+        axis = Timeline(ranks, spans(total, ranks.size) if lengths is None else _checked(lengths, ranks.size, total))
+        part = x[axis.start : axis.stop]
+        known = kind_of(part) != "numpy" or isinstance(part, np.ndarray)
+        return Shard(part if known else np.asarray(part), axis)
+
+
+def _steps_of(x: Any, name: str) -> int:
+    """Return how many steps an array has."""
+    if isinstance(x, Shard):
+        raise TypeError(f"{name} is {x!r}; wanted an array, and it is a Shard already")
+    if not hasattr(x, "shape"):
+        raise TypeError(
+            f"{name} is {type(x).__name__}; wanted an array with time first: numpy.asarray(...) of a list, "
+            'numpy.load(path, mmap_mode="r") of a file'
         )
-    axis = Timeline(ranks, held)
-    part = x[axis.start : axis.stop]
-    known = kind_of(part) != "numpy" or isinstance(part, np.ndarray)
-    return Shard(part if known else np.asarray(part), axis)
+    if not x.shape:
+        raise ValueError(f"{name} has shape (); wanted (T, ...), an array with time first")
+    return int(x.shape[0])
+
+
+def _checked(lengths: Any, size: int, total: int) -> tuple[int, ...]:
+    """Return how many steps each rank holds."""
+    held = tuple(lengths) if isinstance(lengths, Iterable) else ()
+    whole = all(isinstance(n, (int, np.integer)) and n >= 0 for n in held)
+    if len(held) != size or not whole or sum(held) != total:
+        raise ValueError(f"lengths is {lengths}; wanted {size} integers >= 0, one per rank, of the sum T = {total}")
+    return tuple(map(int, held))
 
 
 def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -> Shard[Any]:
@@ -145,7 +164,7 @@ def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -
     ----------
     local : array, shape (own steps, ...)
         The ranks' parts follow each other in the order of ranks; a rank may hold none, of shape (0, ...).
-    group : ProcessGroup, optional
+    group : ProcessGroup or DeviceMesh of one axis, optional
     timeout : float, optional
         As of :func:`shard`.
 
@@ -157,6 +176,8 @@ def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -
     ------
     RuntimeError
         Where no process group is initialised.
+    TypeError, ValueError
+        As of :func:`shard`.
     RankError
         Where a rank does not come, or has an array of other axes or another dtype.
 
@@ -170,9 +191,7 @@ def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -
     ranks = ranks_of(group, timeout)
     shape = tuple(getattr(local, "shape", ()))
     with ranks.together(f"recsolve.distributed.from_local of {getattr(local, 'dtype', None)} {('steps', *shape[1:])}"):
-        if not shape:
-            raise ValueError(f"local is {type(local).__name__} without an axis; wanted an array with time first")
-        found = ranks.exchange([shape[0]])
+        found = ranks.exchange([_steps_of(local, "local")])
     return Shard(local, Timeline(ranks, tuple(int(message.numbers[0]) for message in found)))
 
 
@@ -207,6 +226,7 @@ def gather(x: Shard[UserArray]) -> UserArray:
         raise TypeError(f"x is {type(x).__name__}; wanted a Shard")
     axis = x.timeline
     with axis.together("recsolve.distributed.gather"):
+        timeline_of({"x": x})
         if requires_grad(x.local):
             raise TypeError(
                 "x requires grad, and gradients do not go back through gather; compute the loss of x.local on every "

@@ -18,7 +18,7 @@ from typing import Any
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, is_discrete, namespace
 from recsolve.base.tolerance import Tolerance
-from recsolve.distributed.carries import as_sent
+from recsolve.distributed.elements import as_sent
 from recsolve.distributed.passing import Said, say
 from recsolve.distributed.progress import BEGINS, FRONT, LEADS, RESETS, Progress, flags_of, leading_before, passing_of
 from recsolve.distributed.rounds import before_each
@@ -57,11 +57,14 @@ class SharedProblem(Problem):
     ----------
     raw : Iterate
         What was evaluated last, with its leading rows as if all before them were exact.
+    begun : Iterate
+        The same of the iterate that a step began with, which ranks tell of and decide by: a step may evaluate others.
     ends : sequence of array
         The last state of every rank, of what was evaluated last.
     """
 
     raw: Any
+    begun: Any
 
     def __init__(self, task: Task, ends: Sequence[Array], *, jacobian: bool, decide: Decide):
         self.task, self.ends, self._decide = task, ends, decide
@@ -78,7 +81,7 @@ class SharedProblem(Problem):
 
     def begin(self, iterate: Iterate) -> None:
         """Say that a step begins."""
-        self._current = iterate
+        self._current, self.begun = iterate, self.raw
         self._stepped = iterate, iterate
 
     @property
@@ -221,7 +224,7 @@ class SharedProblem(Problem):
         """Return the arrays of all ranks in the order of steps; the first message of a step may end all of them."""
         axis, current = self.task.timeline, self._current
         first = () if current is None else self._progress(current)
-        more = [] if current is None else [flags_of(self, self.raw), self._largest_known(current)]
+        more = [] if current is None else [flags_of(self, self.begun), self._largest_known(current)]
         messages = axis.in_order(axis.ranks.exchange([able, *first], [*more, *arrays]))
         if not all(message.numbers[0] for message in messages):
             raise NotComposable
@@ -230,7 +233,7 @@ class SharedProblem(Problem):
             self._known = namespace(more[1]).stack([message.arrays[1] for message in messages]).max(axis=0)
             self._leading = leading_before(self._lengths, self._flags)
             self._leads_in = self._leading[self._place]
-            self._stepped = current, self._led(current, self.raw)
+            self._stepped = current, self._led(current, self.begun)
             self._decide([Progress(*message.numbers[1:].tolist()) for message in messages], self._flags)
         return [message.arrays[len(more) :] for message in messages]
 
@@ -239,7 +242,7 @@ class SharedProblem(Problem):
         if self._first and self.recurrence.length:
             mixes = self.engine.step_that_differs(iterate.states, lambda: iterate.values) is not None
         self._first = False
-        converged, exact = iterate.converged_times, leading_times(self.raw.leading)
+        converged, exact = iterate.converged_times, leading_times(self.begun.leading)
         return Progress(iterate.done, iterate.worst, iterate.progress, converged, exact, mixes)
 
     # Corrections ------------------------------------------------------------------------------------------------

@@ -12,48 +12,18 @@ Chartier and Philippe, "A parallel shooting technique for solving dissipative OD
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-
 import numpy as np
 
 from recsolve import solvers
-from recsolve.analysis.rounding_at import rounding_at
-from recsolve.base.arrays import Array, kind_of, namespace, same_bits, to_host
+from recsolve.base.arrays import Array, kind_of
 from recsolve.base.status import Status
 from recsolve.distributed.rounds import before_each
+from recsolve.distributed.shot import FEWEST, Shot, Told
 from recsolve.distributed.task import Facts, Outcome, Task
 from recsolve.kernels.compile_clock import Stopwatch
-from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.current import checked_once
-from recsolve.recurrence.engine import Asked, Verdict
 from recsolve.recurrence.scale import ordinary
-from recsolve.solution import Solution
-from recsolve.solve import tolerance_of
-from recsolve.solvers.evaluation import Settled
-from recsolve.solvers.iterate import Iterate
-from recsolve.solvers.problem import Problem
-
-_WALKED = 4096  # of them at most that are walked by kernels that couple units, where sweeps may be faster
-_MIXED = 64  # the last of them, which become those that are there step by step
-_FEWEST, _MORE = 256, 4  # steps that are taken anew: at least; then so many times as many
-_SHARES = 128, 64  # which share of all it is, and where units do not couple
-
-
-class _Told(NamedTuple):
-    """The numbers of a message: how well a rank has solved its steps, as far as its host knows."""
-
-    good: float
-    worst: float
-    iterations: float
-    largest: float
-    stayed: float  # whether what comes out is what was told before
-    segments: float = 0.0  # what it takes to say the rest, of all steps
-    groups: float = 0.0
-    segments_again: float = 0.0  # and of those taken anew
-    groups_again: float = 0.0
 
 
 def solve_by_shooting(task: Task) -> Outcome | None:
@@ -63,7 +33,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
         return None
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
-        own = _Own(task)
+        own = Shot(task)
         try:
             found = _agreed(task, own)
         finally:
@@ -78,13 +48,13 @@ def solve_by_shooting(task: Task) -> Outcome | None:
         return None
     tested = own.tolerance.atol, own.tolerance.rtol, own.tolerance.unit
     facts = [
-        Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, 0, *tested)
+        Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, -1, *tested)
         for length, one in zip(axis.ordered, told, strict=True)
     ]
     return Outcome(own.solution(facts[axis.place], watch), facts, final)
 
 
-def _agreed(task: Task, own: _Own) -> tuple[list[_Told], Array] | None:
+def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
     """Return what ranks have told, in the order of steps, once all follow from each other, and the last state."""
     axis = task.timeline
     first = axis.ranks.begin([own.able], [own.first_end()])
@@ -97,10 +67,12 @@ def _agreed(task: Task, own: _Own) -> tuple[list[_Told], Array] | None:
     while True:
         arrays = own.arrays()
         sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
+        own.conclude()
         truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[-1])))
         numbers, (met, near, *words) = sent.told()
+        own.words = [word[axis.ranks.rank] for word in words]
         said = [
-            own.completed(_Told(*row), met[rank], near[rank], [word[rank] for word in words])
+            own.completed(Told(*row), met[rank], near[rank], [word[rank] for word in words])
             for rank, row in enumerate(numbers.tolist())
         ]
         told, meets = zip(*axis.in_order(said), strict=True)
@@ -118,206 +90,4 @@ def _may_shoot(task: Task) -> bool:
         return False
     if kind_of(rec.initial) != "cupy" and not isinstance(solver, solvers.Windowed):
         return False
-    return bool(task.driver["pin"]) and min(task.timeline.ordered) >= 2 * _FEWEST
-
-
-def _whole(solver: Any, problem: Problem) -> bool:
-    """Return whether a method takes what solves in windows."""
-    return type(solver) is solvers.Auto or (
-        type(solver) is solvers.Windowed and type(solver._chosen(problem)) is solvers.Newton
-    )
-
-
-class _Own:
-    """The own steps of a rank."""
-
-    def __init__(self, task: Task):
-        self.task, self.rec = task, task.recurrence.window(0, task.recurrence.length)
-        self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
-        self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
-        self.engine = self.problem.engine
-        self.some, self.follows = 0, False  # whether steps have been taken anew since the last message
-        self.start, self.upto = self.rec.initial, self.rec.length
-        self.asked: Asked | None = None
-        self.again: Asked | None = None
-        self.found: Verdict | None = None
-        self.waits: list[Callable[[], None]] = []  # for what reads states again
-        self.known: list[Verdict] = []  # what has become of steps taken anew
-        self.part, self.solved = self.rec, self.problem
-        self._solve()
-        known = self.asked or self.found
-        self.able, self.states = known is not None, self.rec.empty() if known is None else known.states
-
-    def _solve(self) -> None:
-        """Solve all steps as if the first state of all came in."""
-        solver, direct = self.task.solver, type(self.task.solver).direct
-        if self.task.guess is None and direct.__module__.startswith("recsolve."):
-            if _whole(solver, self.problem):
-                self.asked = self.engine.ask(self.tolerance)
-                self.waits += [] if self.asked is None else [self.asked.judge()]
-            found = solver.direct(self.problem) if self.asked is None else None
-            self.found = found if isinstance(found, Verdict) else None
-        driven = kind_of(self.rec.initial) == "cupy" and self.engine.compiled
-        if self.asked is None and self.found is None and driven:
-            solution = self.task.solved(self.rec.initial, guess=self.task.own_guess())
-            if solution.success:
-                iterate = solution._iterate
-                self.found = Verdict(iterate.states, solution.nit, values=iterate.values)
-                self.problem.counts.update({name: solution.stats[name] for name in self.problem.counts})
-
-    @property
-    def end(self) -> Array:
-        """What comes out."""
-        return self.states[-1] if self.able else self.rec.initial
-
-    def first_end(self) -> Array:
-        """Return what comes out as it is told first."""
-        self.met, self.near = self._nothing()
-        return self.end
-
-    # Steps taken anew -------------------------------------------------------------------------------------------
-
-    def follow(self, start: Array, first: int = 0) -> None:
-        """Take some steps from ``first`` on anew, given the state before them."""
-        self.follows = True
-        if first == 0:
-            self.start, self.back = start.copy(), 0
-            self.some = max(_FEWEST, self.rec.length // _SHARES[self.asked is not None])
-            self.part = self._window(0, self.rec.length, self.start)
-        stop = self.upto = min(first + self.some, self.rec.length)
-        self.some *= _MORE
-        part = self._window(first, stop, start)
-        with parts_as(self.engine):
-            engine = part.bind()
-            if self.asked is not None:
-                self.again = engine.ask(self.tolerance)
-                assert self.again is not None
-                self.waits.append(self.again.judge())
-                new = self.again.states
-            else:
-                walks = engine.compiled and part.length <= _WALKED
-                found = None if walks else engine.solve("sweeps", self.tolerance)
-                new = engine.walk() if found is None else found.states
-            self._join(new, first)
-
-    def _join(self, new: Array, first: int) -> None:
-        """Put in steps that have been taken anew, the last ones mixed with those that are there; test where they meet.
-
-        Both meet the tolerance, and where weights fall slowly, so do means of them.
-        """
-        self.wait()
-        stop, xp = self.upto, namespace(new)
-        mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
-        self.new = new[len(new) - mixed :]
-        rows = self.states[stop - mixed : stop]
-        shape = mixed, *(1,) * (new.ndim - 1)
-        weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(shape) / new.dtype.type(mixed + 1)
-        self.states[first : stop - mixed] = new[: len(new) - mixed]
-        rows += weights * (self.new - rows)
-        values = None if self.found is None else self.found.values
-        begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
-        self.met, self.near = self._nothing()
-        if begin == end:
-            return
-        before = self.states[begin - 1] if begin else self.start
-        problem = Problem(self._window(begin, end, before), self.tolerance, pin=True, jacobian=False)
-        F, met, near = problem.tested(self.states[begin:end])
-        if values is not None:
-            values[begin:end] = F
-        if mixed:
-            self.met, self.near = met.all(), near.max()
-
-    def _nothing(self) -> tuple[Array, Array]:
-        """Return whether the steps taken anew meet the others, and how near, where there are none."""
-        xp = namespace(self.start)
-        return xp.ones((), bool), xp.zeros((), self.rec.dtype)
-
-    def _window(self, start: int, stop: int, before: Array) -> Recurrence:
-        return self.rec.window(start, stop, self.rec.wrap(before))
-
-    def go_on(self, start: Array) -> None:
-        """Take steps anew until they meet the others, from the first one if another state comes in."""
-        self._note()
-        if not same_bits(self.start, start):
-            self.follow(start)
-        while self.upto < self.rec.length and not self.met:
-            self._note()
-            self.back = len(self.new)
-            self.states[self.upto - self.back : self.upto] = self.new
-            self.follow(self.new[-1], self.upto)
-        self.prepare()
-
-    def wait(self) -> None:
-        """Have what follows wait for what reads states again."""
-        while self.waits:
-            self.waits.pop()()
-
-    def _note(self) -> None:
-        """Read what has become of the steps that have been taken anew."""
-        if self.again is not None:
-            self.known.append(self.again.verdict(to_host(self.again.told), self.again.sizes))
-
-    # What is told -----------------------------------------------------------------------------------------------
-
-    def prepare(self) -> None:
-        """Do what can be done before anything is known."""
-        self.solved = Problem(self.part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
-        self.good, self.worst, self.largest, self.iterations = self.able, 0.0, 0.0, 0
-        for verdict in self.known:
-            self.good &= verdict.worst is not None
-            self.worst, self.largest = max(self.worst, verdict.worst or 0.0), max(self.largest, verdict.largest or 0.0)
-            self.iterations = max(self.iterations, verdict.iterations)
-        if (
-            self.able
-            and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None
-        ):
-            self.good = False
-        self.wait()
-        if self.found is not None:
-            values, judged = self.found.values, self.solved
-            iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
-            self.iterate: Iterate = iterate
-            # The step where those taken anew meet the others is looked at by itself: more of them may be needed.
-            self.good &= iterate.done or not bool(self.met)
-            self.worst, self.iterations = iterate.worst, self.found.iterations
-            few = self.states[:: max(self.rec.length // 4, 1)]
-            self.largest = float(to_host(abs(few).max())) if few.size else 0.0
-
-    def numbers(self) -> _Told:
-        """Return the numbers of a message."""
-        stayed = self.upto < self.rec.length or not self.follows
-        self.follows = False
-        told = _Told(self.good, self.worst, self.iterations, self.largest, stayed)
-        if self.asked is None:
-            return told
-        return _Told(*told[:5], *self.asked.sizes, *(self.again or self.asked).sizes)
-
-    def arrays(self) -> list[Array]:
-        """Return the arrays of a message: what the device knows of the steps, and what comes out."""
-        words = [] if self.asked is None else [self.asked.told, (self.again or self.asked).told]
-        return [self.met, self.near, *words, self.end]
-
-    def completed(self, told: _Told, met: Array, near: Array, words: Sequence[Array]) -> tuple[_Told, bool]:
-        """Return what a rank and its device have told, and whether its steps meet."""
-        told = told._replace(worst=max(told.worst, float(near)))
-        for one, *sizes in zip(words, told[5::2], told[6::2], strict=False):
-            assert self.asked is not None
-            verdict = self.asked.verdict(one, (int(sizes[0]), int(sizes[1])))
-            told = told._replace(
-                good=told.good and verdict.worst is not None,
-                worst=max(told.worst, verdict.worst or 0.0),
-                iterations=max(told.iterations, verdict.iterations),
-                largest=max(told.largest, verdict.largest or 0.0),
-            )
-        return told, bool(met)
-
-    def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
-        """Return the solution of the own steps."""
-        rows = [fact.worst]
-        largest = self.largest or None
-        iterate = Settled(self.solved, self.states, fact.worst, largest) if self.asked is not None else self.iterate
-        counts = self.problem.counts
-        stats = {**counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds, "completed_from": None}
-        return Solution(
-            self.part, self.task.solver, iterate, Status.CONVERGED, rows, fact.nit, stats, "", self.tolerance
-        )
+    return bool(task.driver["pin"]) and min(task.timeline.ordered) >= 2 * FEWEST

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
+from zlib import crc32
 
 from recsolve import solvers
 from recsolve.base.links import linked
-from recsolve.base.shard import OVER_RANKS
+from recsolve.base.shard import OVER_RANKS, local_of
 from recsolve.base.status import Status
 from recsolve.distributed.rounds import before_each, solve_in_rounds
 from recsolve.distributed.shooting import solve_by_shooting
@@ -21,6 +22,8 @@ from recsolve.solution import ConvergenceError
 from recsolve.solve import check_fallback, split_options
 from recsolve.solvers.registry import applicable, check_applies
 from recsolve.solvers.settings import whole_number
+
+_SEEN = 10  # a digest of weights looks at 2 to this many numbers of each, at least
 
 
 def solve_shards(
@@ -44,7 +47,7 @@ def solve_shards(
         driver, solver = split_options(method, options)
         _check(recurrence, solver, driver, maxiter, callback, every)
         tensors = linked(recurrence, recurrence.kind)
-        own = guess.local if isinstance(guess, ShardedSolution) else getattr(guess, "local", guess)
+        own = guess.local if isinstance(guess, ShardedSolution) else local_of(guess)
         task = Task(recurrence, solver, driver, {"tol": tol, "maxiter": maxiter}, own)
         way, why, (solution, facts, final) = _solved(task, fallback)
         message = ""
@@ -53,7 +56,7 @@ def solve_shards(
             facts = [fact._replace(exact_prefix=int(m.numbers[0])) for fact, m in zip(facts, exact, strict=True)]
             message = axis.in_order(axis.ranks.words(solution.message))[missed]
         axis.ranks.closed()
-    found = ShardedSolution(recurrence, solution, tuple(facts), final, way, why, message, tensors)
+        found = ShardedSolution(recurrence, solution, tuple(facts), final, way, why, message, tensors)
     if fallback == "raise" and not found.success:
         raise ConvergenceError(found)  # type: ignore[arg-type]
     return found
@@ -101,11 +104,14 @@ def _solved(task: Task, fallback: str) -> tuple[str, str, Outcome]:
         found, why = _together(task)
         way = "sweeps"
     if found is not None:
-        converged = all(fact.status is Status.CONVERGED for fact in found.facts)
-        follows = way == "sweeps" and found.facts[0].status is Status.NONFINITE
-        if converged or not (follows or fallback == "sequential" or isinstance(solver, solvers.Auto)):
+        missed = first_missed(found.facts)
+        if missed is None:
             return way, "", found
-        why = f"solved together they ended as {found.facts[0].status}"
+        status = found.facts[missed].status
+        follows = way == "sweeps" and status is Status.NONFINITE
+        if not (follows or fallback == "sequential" or isinstance(solver, solvers.Auto)):
+            return way, "", found
+        why = f"solved together they ended as {status}"
     rest, known = "sequential" if fallback == "sequential" else "none", None if found is None else found.solution
     why = f"ranks took turns, since {why}" if why and len(held) > 1 else ""
     turned, before = solve_in_turn(task, rest, known), 0 if found is None else max(fact.nit for fact in found.facts)
@@ -131,7 +137,19 @@ def _call(rec: Recurrence, method: Any, tol: Any, maxiter: Any, options: Any, fa
     """Return in words what is solved how, the same on ranks that do the same."""
     given = {"method": method, "tol": tol, "maxiter": maxiter, "options": options, "fallback": fallback}
     said = ", ".join(f"{name}={_named(x)}" for name, x in given.items() if x is not None)
-    return f"recsolve.solve of {rec.description} with states {tuple(rec.shape[1:])} of {rec.dtype}, {said}"
+    states = f"states {tuple(rec.shape[1:])} of {rec.dtype}"
+    return f"recsolve.solve of {rec.description} with {states}{_weights(rec)}, {said}"
+
+
+def _weights(rec: Recurrence) -> str:
+    """Return a digest of what has no time, if it is on the host: ranks with other weights solve nothing in common."""
+    if rec.kind != "numpy":  # reading them would wait for a device; those of layers are kept alike by who trains them
+        return ""
+    found = 0
+    for (what, _), x in rec.leaves().items():
+        if what not in ("input", "drive") and x.dtype != object:
+            found = crc32(x.reshape(-1)[:: max(x.size >> _SEEN, 1)].tobytes(), found)
+    return f", weights and initial {found:08x}"
 
 
 def _named(x: Any) -> str:

@@ -182,7 +182,8 @@ def solve_stored(
     (True, 3, (100, 1))
     """
     whole_number("every", every, 1)
-    solving = StoredSolve.of(cell, x, initial, reset, method, tol, fallback, readout, every)
+    tol = None if tol is None else float(tol)
+    solving = StoredSolve.of(cell, x, initial, reset, method, tol, fallback, readout, int(every))
     target = Target(_file(out), solving.shape, solving.dtype)
     target.check([solving.x, solving.reset])
     run = StoredRun(
@@ -258,7 +259,7 @@ def scan_stored(
     ('memmap', [1.0, 1.5, 1.75, 1.875, 1.9375, 1.96875])
     """
     whole_number("every", every, 1)
-    scanning = StoredScan.of(monoid, elements, initial, reset, reverse, every)
+    scanning = StoredScan.of(monoid, elements, initial, reset, reverse, int(every))
     target = Target(_file(out), scanning.shape, scanning.dtype)
     target.check([*scanning.elements, scanning.reset])
     order = range(len(scanning.cut))[:: -1 if reverse else 1]

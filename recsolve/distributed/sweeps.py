@@ -87,7 +87,11 @@ def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: 
         states, ends = _begun(task)
         problem = SharedProblem(task, ends, jacobian=solver.needs_jacobian, decide=course.decide)
         iterate: Any = problem.evaluate(states)
+        first = problem.raw
         state = solver.init(problem, iterate)
+        if problem.ends is not ends:
+            raise TypeError(f"init of {type(solver).__name__} made a step; wanted that of step, or rowwise = False")
+        problem.raw = first  # it may have evaluated other states
         while True:
             problem.begin(iterate)
             try:
@@ -103,7 +107,7 @@ def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: 
                 )
             course.nit += 1
     stats = {**problem.counts, "seconds": watch.seconds, "compile_seconds": watch.compile_seconds}
-    last = problem.raw
+    last = problem.begun
     solution = Solution(
         problem.recurrence, solver, last, course.status, course.history.residuals, course.nit,
         {**stats, "completed_from": None}, MIXES.format(step="of a rank") if course.mixes else "", last.tolerance,

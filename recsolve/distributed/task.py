@@ -14,14 +14,13 @@ from recsolve.base.links import unrecorded
 from recsolve.base.shard import Timeline
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
+from recsolve.distributed.carries import LAST, MANY
 from recsolve.guess import guess_of_steps
 from recsolve.recurrence.base import Recurrence
 from recsolve.solution import Solution
 from recsolve.solve import solve, tolerance_of
 from recsolve.solvers.evaluation import Evaluation, Settled
 
-_LAST = 256  # steps that are to show that a rank forgets what comes in
-_MANY = 4  # times as many it must hold
 _STATUSES = list(Status)
 
 
@@ -140,14 +139,14 @@ class Task:
         steps is compared with it.
         """
         rec = self.recurrence
-        if rec.length < _MANY * _LAST:
+        if rec.length < MANY * LAST:
             return None
-        first = rec.length - _LAST
+        first = rec.length - LAST
         found = self.solved(rec.initial, first=first)
         if not found.success:
             return None
         states = found._iterate.states
-        other = self.solved(states[_LAST // 2], first=first)
+        other = self.solved(states[LAST // 2], first=first)
         ends = states[-1:], other._iterate.states[-1:]
         same = other.success and bool(found.tolerance.met(*ends, difference(ends[1], ends[0])).all())
         return states[-1] if same else None
@@ -168,6 +167,8 @@ class Task:
         else:
             with np.errstate(all="ignore"):
                 iterate = evaluation.evaluate(states)
+            if solution.success and not iterate.done:  # all steps at once may round otherwise than those before did
+                return None
         residuals = [*solution.residuals[:-1], iterate.worst]
         return Solution(
             part, solution.solver, iterate, solution.status, residuals, solution.nit, solution.stats, solution._remark,

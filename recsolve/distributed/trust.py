@@ -14,7 +14,8 @@ from recsolve.analysis.structure_truth import Verification
 from recsolve.analysis.trust import Estimate, estimate_together
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.shard import Timeline
-from recsolve.distributed.carries import Elements, over_ranks
+from recsolve.distributed.carries import over_ranks, row_before
+from recsolve.distributed.elements import Elements
 from recsolve.jacobians import Diagonal, Jacobian
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.recurrence.base import Recurrence
@@ -101,20 +102,13 @@ class _Own:
             for _ in range(2):  # f may refuse what is finer, on some rank
                 finer.dtype = coarse if self._any(finer.dtype == coarse) else finer.dtype
                 h, tried = states[0].astype(finer.dtype), finer.dtype
-                before = self._before(h)
+                before = row_before(self.axis, h)
                 found = finer.values(h, before=before) if len(h) else h
                 if not self._any(finer.dtype != tried):
                     break
             return [found]
 
         return values
-
-    def _before(self, states: Array) -> Array | None:
-        """Return the state before the own ones; None where these are the first."""
-        row = states[-1] if len(states) else self.recurrence.initial.astype(states.dtype)
-        ends = self.axis.in_order(self.axis.ranks.exchange((), [row]))[: self.axis.place]
-        held = [end.arrays[0] for end, length in zip(ends, self.axis.ordered, strict=False) if length]
-        return held[-1] if held else None
 
     def _summed(self, J: Jacobian, residual: Array) -> Array:
         """Return d[t] = J[t] d[t-1] + r[t] of the own steps."""

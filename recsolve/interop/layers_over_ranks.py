@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from recsolve.base.arrays import Kind, namespace
 from recsolve.base.links import follow, from_linked, requires_grad, to_linked
-from recsolve.base.shard import Shard, check_steps, timeline_of
+from recsolve.base.shard import Shard, timeline_of
 from recsolve.distributed.turned import turned_resets
 from recsolve.recurrence.read_cell import ReadCell
 from recsolve.recurrence.weighted_cell import WeightedCell
@@ -39,7 +39,6 @@ def run_over_ranks(
         if lengths is not None or layers.batch_first:
             name = "batch_first is True" if layers.batch_first else "lengths is given"
             raise ValueError(f"{name} and x is a Shard; wanted all sequences with time first, and resets between them")
-        check_steps("x", x)
         like, kind = layers._sequence(_plain(x.local))
         parts = None
         if hx is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from recsolve.base.shard import Shard, Timeline, check_steps, timeline_of
+from recsolve.base.shard import Shard, Timeline, timeline_of
 from recsolve.distributed.turned import turned_resets
 from recsolve.interop.autograd_over_ranks import run_over_ranks
 from recsolve.nn.direction import Direction, wide
@@ -72,7 +72,6 @@ def _check(layer: Stack, x: Shard[Any], ways: dict[str, Any]) -> None:
     """Raise TypeError or ValueError for what a layer does not do over ranks."""
     if not isinstance(x.local, torch.Tensor):
         raise TypeError(f"input is a Shard of {type(x.local).__name__}; wanted one of a tensor")
-    check_steps("input", x)
     if layer.batch_first:
         raise ValueError("batch_first is True and input is a Shard, which has time first; wanted batch_first=False")
     solving = layer.solving

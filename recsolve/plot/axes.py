@@ -22,7 +22,10 @@ def hook(x: Any, name: str, argument: str, wanted: str) -> Any:
     """Return the method by which an object says what is drawn of it; TypeError for objects that have none."""
     found = getattr(x, name, None)
     if found is None or isinstance(x, type):
-        raise TypeError(f"{argument} is {x.__name__ if isinstance(x, type) else type(x).__name__}; wanted {wanted}")
+        own = f" (of the own steps {argument}.local is one)" if hasattr(getattr(x, "local", None), name) else ""
+        raise TypeError(
+            f"{argument} is {x.__name__ if isinstance(x, type) else type(x).__name__}; wanted {wanted}{own}"
+        )
     return found
 
 

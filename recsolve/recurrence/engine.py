@@ -71,7 +71,7 @@ class Asked(NamedTuple):
         What it takes beside that to say what has become of it.
     judge : callable
         ``judge()`` does so beside what is asked for next, and returns what makes the rest wait: until then states are
-        not written to.
+        not written to. ``judge(False)`` does so before that.
     verdict : callable
         ``verdict(told, sizes)`` returns the verdict, given these on the host: those of this solve, or of one of other
         steps.
@@ -80,7 +80,7 @@ class Asked(NamedTuple):
     states: Array
     told: Array
     sizes: tuple[int, int]
-    judge: Callable[[], Callable[[], None]]
+    judge: Callable[..., Callable[[], None]]
     verdict: Callable[[Array, tuple[int, int]], Verdict]
 
 
@@ -199,14 +199,14 @@ class Engine:
         """
         return None
 
-    def ask(self, tolerance: Tolerance, into: Array | None = None) -> Asked | None:
+    def ask(self, tolerance: Tolerance, start: Array | None = None) -> Asked | None:
         """Ask for what ``solve("windows", tolerance)`` returns, without waiting for it; None where nothing does that.
 
         Parameters
         ----------
         tolerance : Tolerance
-        into : array, shape (T, *batch, *event), optional
-            Where the states go.
+        start : array, shape (*batch, *event), optional
+            The state before the first step; default: that of the recurrence.
         """
         return None
 
@@ -263,6 +263,8 @@ class Engine:
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         """Return all gradients from compiled loops; None where there are none.
+
+        Of fewer states they are those of the first steps alone.
 
         Returns
         -------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,8 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
 from recsolve.kernels.gpu.cell.solve_outcome import Findings, findings
+from recsolve.kernels.held import Held
+from recsolve.kernels.starts import Starts
 from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
@@ -41,6 +44,7 @@ class FusedEngine(CompiledEngine):
         super().__init__(recurrence, traced, backend)
         cell = recurrence.cell
         names, self.batch = cell.cell, len(recurrence.batch)
+        self._drives = len(names.drives)
         self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
         inputs = [recurrence.drive[name] for name in names.drives]
         inputs += [plain_of(cell.mixings[name]).weight for name in names.mixings]
@@ -104,24 +108,42 @@ class FusedEngine(CompiledEngine):
         counts = {"nfev": max(iterations, 1), "njev": iterations, "rows": round(sweeps * rows), **counted}
         return Verdict(states, iterations, counts=counts)
 
-    def ask(self, tolerance: Tolerance, into: Array | None = None) -> Asked | None:
+    def ask(self, tolerance: Tolerance, start: Array | None = None) -> Asked | None:
         if self.backend != "cuda" or tolerance.lanes is not None or 0 in self.recurrence.shape:
             return None
-        states, test = self.recurrence.empty() if into is None else into, (tolerance.atol, tolerance.rtol)
-        outcome = self.loops.solve(self.inputs, states, self.batch, self.starts, test)
+        states, test = self.recurrence.empty(), (tolerance.atol, tolerance.rtol)
+        starts = self.starts if start is None else Starts(start, *self.starts[1:])
+        outcome = self.loops.solve(self.inputs, states, self.batch, starts, test)
         rows = self.recurrence.length * prod(self.recurrence.batch)
 
         def verdict(told: Array, sizes: tuple[int, int]) -> Verdict:
             return _verdict(states, rows, test, findings(told, *sizes))
 
-        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge_beside, verdict)
+        def judge(beside: bool = True) -> Callable[[], None]:
+            wait: Callable[[], None] = _nothing
+            if beside:
+                wait = outcome.judge_beside()
+            else:
+                outcome.judge()
+            return wait
+
+        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), judge, verdict)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence
         if rec.reset is not None and rec.restart is not rec.initial and bool(rec.reset.any()):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
-        call = partial(self.loops.adjoint, self.inputs, states, cotangent, self.batch, self.starts)
+        inputs, starts = self.inputs, self.starts
+        if len(states) < rec.length:
+            drives, steps = self._drives, slice(0, len(states))
+            inputs = Held([*(u[steps] if len(u) > 1 else u for u in inputs[:drives]), *inputs[drives:]])
+            starts = starts.rest(states, 0)
+        call = partial(self.loops.adjoint, inputs, states, cotangent, self.batch, starts)
         return self._if_ready("adjoint", call)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _verdict(states: Array, rows: int, test: tuple[float, float], found: Findings) -> Verdict:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from recsolve.studies.bench import table
+from recsolve.studies.bench.shared_calls import CASES
 from recsolve.studies.draw.tables import three
 
 TABLE = table.Table(
@@ -37,9 +38,12 @@ def show_more(record: dict[str, Any]) -> None:
             f"link of {link['ranks']} ranks: an all-gather of a few bytes takes {latency} us, a message adds {message} "
             f"us; each rank receives {three(link['bandwidth'] / 1e9)} GB/s"
         )
+    if not record["links"]:
+        print("no link was measured, so nothing is predicted for more ranks: take 2 or more")
     found: dict[tuple[str, str], list[str]] = {}
     for row in record["predictions"]:
         shown = found.setdefault((row["case"], row["scaling"]), [])
         shown.append(f"{row['speed']:.2g} on {row['ranks']}")
-    for (case, scaling), speeds in found.items():
-        print(f"predicted speed of {case}, {scaling} scaling: {', '.join(speeds)}")
+    for (name, scaling), speeds in found.items():
+        case = CASES[name]
+        print(f"predicted speed of {case.words}, {case.memory}, {scaling} scaling: {', '.join(speeds)}")

@@ -209,7 +209,7 @@ def _predictions(
 ) -> list[Row]:
     """Return what a case is predicted to take on few and on many ranks, with the messages of the most measured."""
     steps, links = config.steps(name), [Link(**link) for link in record["links"]]
-    lengths = sorted({-(-steps // p) for p in (*subsets, *RANKS)})
+    lengths = sorted({-(-steps // p) for p in (*subsets, *(RANKS if links else ()))})
     plain = CASES[name].make(config.data(range(steps), steps, world.device)).run
     known: dict[bool, dict[int, float]] = {}
     base, found = float("nan"), []
@@ -218,7 +218,7 @@ def _predictions(
         if not measured:
             continue
         last = max(measured, key=lambda row: int(row["ranks"]))
-        for p in RANKS:
+        for p in RANKS if links else (1,):  # what a message takes is not known otherwise
             row = last | {"ranks": p} | ({"way": None} if p == 1 else {})  # one rank solves its steps itself
             sweep = row["way"] == "sweeps"
             if sweep not in known:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +105,7 @@ def distributed(
     from recsolve.studies.bench.world import launched, size_of, start
 
     chosen: dict[str, Any] = {} if case is None else {"cases": tuple(dict.fromkeys(case))}
+    began = time.time()
     try:
         config = Scaling(length=length, units=units, batch=batch, dtype=dtype, repeats=repeats, **chosen)
         size = size_of(ranks, device)
@@ -114,7 +116,10 @@ def distributed(
         raise fail(error) from None
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":  # one says it, of those that a launcher has started
-            print(f"recsolve: interrupted; what has been measured is in {out}", file=sys.stderr)
+            kept = out / distributed_run.FILES[0]
+            some = kept.exists() and kept.stat().st_mtime >= began  # else it is of an earlier run
+            said = f"; what has been measured is in {out}" if some else " before anything was measured"
+            print(f"recsolve: interrupted{said}", file=sys.stderr)
         code = 130
     if code:
         raise typer.Exit(code)

@@ -24,7 +24,10 @@ class Loop(Recurrent):
         self.step = torch_step(self.cell, dict.fromkeys(self.cell.mixings, mixing))
         self.diagonal = mixing == "diagonal"
 
-    def _states(self, spec: Any, tensors: dict[str, Any]) -> Any:
+    def _states(self, spec: Any, tensors: dict[str, Any], solve: Any = None) -> Any:
+        if solve is not None:  # of ranks
+            raise TypeError("input is a Shard, and the loop of torch takes all steps; wanted a tensor")
+
         def of(kind: str) -> dict[str, Any]:
             return {n.removeprefix(kind): x for n, x in tensors.items() if n.startswith(kind)}
 

@@ -1,0 +1,185 @@
+"""What ranks compute of what they tell each other, each in one launch.
+
+Affine maps of numbers as :mod:`recsolve.distributed.carries` describes them, and steps that are taken anew as
+:mod:`recsolve.distributed.shooting` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, address, namespace
+from recsolve.kernels.codegen.cuda_headers import headers
+from recsolve.kernels.codegen.cuda_structures import constants, structure
+from recsolve.kernels.gpu.device import Launch, Machine, on
+
+_OPTIONS = ("-std=c++17", "-fmad=false")  # so that ranks round as arrays do
+_UNITS, _THREADS = (constants("ranks/carries")[name] for name in ("LANES", "RANK_THREADS"))
+_JOINERS = constants("ranks/joins")["JOIN_THREADS"]
+_KERNELS = {  # the header and the threads of a structure
+    "probe_steps": ("ranks/carries", "Probe", _THREADS),
+    "fold_ranks": ("ranks/carries", "Fold", _THREADS),
+    "agree": ("ranks/carries", "Agreement", _THREADS),
+    "join_steps": ("ranks/joins", "Join", _JOINERS),
+    "meet": ("ranks/joins", "Meeting", _JOINERS),
+    "sum_messages": ("ranks/message", "Sum", 256),
+}
+_NUMBERS = {"f": "float", "d": "double"}
+
+
+def taken(x: Array, row: Array) -> bool:
+    """Return whether rows (T, ...) are read: of such numbers as ``row``, of one time contiguous."""
+    return x.dtype == row.dtype and x.dtype.char in _NUMBERS and x.shape[1:] == row.shape and x[0].flags.c_contiguous
+
+
+def alike(*rows: Array) -> bool:
+    """Return whether rows are contiguous numbers of one shape and of one dtype that kernels read."""
+    first = rows[0]
+    same = all(x.dtype == first.dtype and x.shape == first.shape and x.flags.c_contiguous for x in rows)
+    return same and first.dtype.char in _NUMBERS
+
+
+def probed(A: Array, b: Array, least: float, machine: Machine | None = None) -> tuple[Array, Array] | None:
+    """Return what comes out of the maps A h + b from zero, and the size of what is summed up to it.
+
+    None where more than ``least`` is left of what comes in. The host waits for this.
+
+    Parameters
+    ----------
+    A, b : array, shape (T, ...)
+        With a step at least, which `taken` accepts.
+    least : float
+    machine : Machine, optional
+        By default the device of the arrays, on its current stream.
+    """
+    xp, units = namespace(b), b[0].size
+    found, blocks = xp.empty((2, *b.shape[1:]), b.dtype), -(-units // _UNITS)
+    forgets = xp.empty(blocks, np.int32)
+    with on(b, machine) as where:
+        _launch(where, "probe_steps", b.dtype, blocks, 3 * _THREADS * b.itemsize, {
+            "steps": len(b), "units": units, "matrix": address(A), "vector": address(b),
+            "matrix_time": A.strides[0] // A.itemsize, "vector_time": b.strides[0] // b.itemsize,
+            "end": address(found[0]), "size": address(found[1]), "forgets": address(forgets), "least": least,
+        })  # fmt: skip
+        return (found[0], found[1]) if where.brought(forgets, blocks).all() else None
+
+
+def folded(
+    first: Array, matrix: Array, vector: Array, after: Array, cut: Array, count: int, machine: Machine | None = None
+) -> Array:
+    """Return the states that come into ranks, (1 + count, ...), from the first one; nothing waits.
+
+    Parameters
+    ----------
+    first : array
+        Contiguous.
+    matrix, vector, after, cut : array, shape (ranks, ...)
+        In the order of steps, as far apart from rank to rank: what the first ``count`` of them do.
+    count : int
+    machine : Machine, optional
+    """
+    states = namespace(first).empty((count + 1, *first.shape), first.dtype)
+    with on(first, machine) as where:
+        _launch(where, "fold_ranks", first.dtype, -(-first.size // _THREADS), 0, {
+            "ranks": count, "units": first.size, "first": address(first), "states": address(states),
+            "apart": matrix.strides[0], "matrix": address(matrix), "vector": address(vector),
+            "after": address(after), "cut": address(cut),
+        })  # fmt: skip
+    return states  # type: ignore[no-any-return]
+
+
+def agreed(end: Array, said: Array, size: Array, by: float, machine: Machine | None = None) -> Array:
+    """Return whether all numbers of contiguous rows are what was said, up to ``by`` of a size; nothing waits.
+
+    Parameters
+    ----------
+    end, said, size : array
+        Of one shape and dtype.
+    by : float
+    machine : Machine, optional
+
+    Returns
+    -------
+    array of bool, without axes
+    """
+    agrees = namespace(end).empty((), bool)
+    with on(end, machine) as where:
+        _launch(where, "agree", end.dtype, 1, 0, {
+            "units": end.size, "end": address(end), "said": address(said), "size": address(size),
+            "agrees": address(agrees), "by": by,
+        })  # fmt: skip
+    return agrees  # type: ignore[no-any-return]
+
+
+def joined(states: Array, found: Array, mixed: int, machine: Machine | None = None) -> None:
+    """Put rows found anew in the place of those that are there, the last ``mixed`` in part; nothing waits.
+
+    Parameters
+    ----------
+    states, found : array, shape (steps, ...)
+        Contiguous.
+    mixed : int
+        The first of these rows is the one found but for 1 / (mixed + 1), the last one has that much of it.
+    machine : Machine, optional
+    """
+    with on(states, machine) as where:
+        _launch(where, "join_steps", states.dtype, -(-states.size // _JOINERS), 0, {
+            "rows": len(states), "mixed": mixed, "units": states[0].size,
+            "states": address(states), "found": address(found),
+        })  # fmt: skip
+
+
+def met_and_near(met: Array, near: Array, machine: Machine | None = None) -> tuple[Array, Array]:
+    """Return whether all of contiguous flags are set, and the largest of as many numbers >= 0, both without axes."""
+    xp = namespace(met)
+    every, most = xp.empty((), bool), xp.empty((), near.dtype)
+    with on(met, machine) as where:
+        _launch(where, "meet", near.dtype, 1, _JOINERS * near.itemsize, {
+            "count": met.size, "met": address(met), "near": address(near), "all": address(every), "most": address(most),
+        })  # fmt: skip
+    return every, most
+
+
+def summed(arrays: Sequence[Array], machine: Machine | None = None) -> list[Array] | None:
+    """Return the sums over ranks of arrays, (ranks, ...) each, that follow each other in messages; nothing waits.
+
+    None where they do not, or are of several dtypes.
+    """
+    first, last = arrays[0], arrays[-1]
+    size, apart = first.itemsize, first.strides[0]
+    places = [address(x) - address(first) for x in arrays]
+    nbytes = places[-1] + last[0].nbytes
+    alike = all(x.dtype == first.dtype and x.strides[0] == apart and x[0].flags.c_contiguous for x in arrays)
+    follow = all(0 <= place <= apart - x[0].nbytes for place, x in zip(places, arrays, strict=True))
+    if not alike or not follow or first.dtype.char not in _NUMBERS or not nbytes or any(p % size for p in places):
+        return None
+    sums = namespace(first).empty(nbytes // size, first.dtype)
+    with on(first, machine) as where:
+        _launch(where, "sum_messages", first.dtype, -(-sums.size // 256), 0, {
+            "count": sums.size, "ranks": len(first), "apart": apart, "from": address(first), "to": address(sums),
+        })  # fmt: skip
+    begins = [place // size for place in places]
+    return [sums[at : at + x[0].size].reshape(x.shape[1:]) for at, x in zip(begins, arrays, strict=True)]
+
+
+@cache
+def _places(kernel: str) -> tuple[int, dict[str, int]]:
+    header, name, _ = _KERNELS[kernel]
+    described = structure(header, name)
+    return described.itemsize // 8, {field: place[1] // 8 for field, place in (described.fields or {}).items()}
+
+
+def _launch(
+    machine: Machine, kernel: str, dtype: np.dtype[Any], blocks: int, shared: int, given: Mapping[str, Any]
+) -> None:
+    size, places = _places(kernel)
+    p = np.zeros(size, np.int64)
+    for field, value in given.items():
+        (p.view(np.float64) if isinstance(value, float) else p)[places[field]] = value
+    header, _, threads = _KERNELS[kernel]
+    name = f"recsolve::{kernel}<{_NUMBERS[dtype.char]}>"
+    machine.launch(Launch(headers(header), name, _OPTIONS, blocks, threads, shared, p))

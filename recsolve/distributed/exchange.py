@@ -1,0 +1,237 @@
+"""Messages that all ranks of a process group exchange, and what is wrong with one that a rank has not sent alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+
+from recsolve.base.arrays import Array, kind_of, to_host
+from recsolve.distributed.gathering import Gathering, RankError
+from recsolve.distributed.messages import (
+    HEADER,
+    Message,
+    layout_of,
+    one_stream,
+    pack,
+    stacked,
+    unpack,
+    views,
+)  # fmt: skip
+from recsolve.kernels.gpu.ranks import summed
+
+_LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
+_TEXT = 4096  # bytes of a text
+GOES_ON, FAILED = 0, 1  # what a header says of its rank
+
+
+class Sent:
+    """A message under way.
+
+    Attributes
+    ----------
+    arrays : list of array, shape (ranks, ...)
+    """
+
+    def __init__(self, arrays: list[Array], read: Callable[[], tuple[Array, list[Array]]]):
+        self.arrays, self._read = arrays, read
+        self._told: tuple[Array, list[Array]] | None = None
+
+    def told(self) -> tuple[Array, list[Array]]:
+        """Return the numbers of all ranks, (ranks, n), and the arrays that come to the host, once they are there."""
+        if self._told is None:
+            self._told = self._read()
+        return self._told
+
+    def numbers(self) -> Array:
+        """Return the numbers of all ranks, (ranks, n), once they are there."""
+        return self.told()[0]
+
+
+class Exchange(Gathering):
+    """A header, some numbers and some arrays of every rank, all at once."""
+
+    def __init__(self, group: Any, timeout: float):
+        super().__init__(group, timeout)
+        self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
+        self._open: Sent | None = None  # a message under way
+        self._amid = False  # whether the others may wait for the rest of a message
+        self._over = False  # whether the call has ended on all ranks
+
+    def exchange(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> list[Message]:
+        """Send numbers and arrays to all ranks, and return what all have sent, in the order of ranks.
+
+        Parameters
+        ----------
+        numbers : sequence of float
+        arrays : sequence of native arrays
+            Of the same shapes and dtypes on all ranks.
+
+        Raises
+        ------
+        RankError
+            Where a rank has failed, did not come in time, or does something else.
+        """
+        told, found = self._exchanged(np.ascontiguousarray(numbers, np.float64), arrays)
+        return [Message(own, [x[rank, ...] for x in found]) for rank, own in enumerate(told)]
+
+    def _exchanged(self, sent: Array, arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """Return the numbers of all ranks, (ranks, n), and their arrays, (ranks, ...) each."""
+        if self._doing is None:
+            raise RuntimeError("messages are exchanged within together(...)")
+        self._settle()
+        with one_stream(self.on_device):
+            packed = self._packed(GOES_ON, sent, arrays)
+            length = len(packed) - HEADER
+            self._amid = True
+            told, rows = self._heads(packed, seen=sent.nbytes)
+            self._check(told, sent, arrays)
+            if length > self._along:
+                rows = self._joined(rows, self._gathered(packed[HEADER + self._along :])[0])
+                self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
+            self._amid = False
+            return unpack(rows, told, sent, arrays)
+
+    def begin(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = (), *, brought: int = 0) -> Sent:
+        """Send the same; a device may use the arrays at once, and nothing has waited for them.
+
+        They count once the numbers have been asked for, which raises what :meth:`exchange` does. The first ``brought``
+        of them come to the host too.
+        """
+        sent = np.ascontiguousarray(numbers, np.float64)
+        along, few = HEADER + self._along, arrays[:brought]
+        if not self.on_device or self._doing is None or layout_of(sent, arrays).length > along:
+            told, own = self._exchanged(sent, arrays)
+            return Sent(own, lambda: (told, [to_host(x) for x in own[:brought]]))
+        self._settle()
+        with one_stream(True):
+            packed = self._packed(GOES_ON, sent, arrays)
+            rows, work = self._started(packed[:along], self.timeout)
+            coming = self._arriving(work, rows, layout_of(sent, few).length)
+            there = stacked(rows, sent, arrays)
+
+        def read() -> tuple[Array, list[Array]]:
+            self._open = None
+            told = self._seen(work, coming, self.timeout)
+            self._counted(told)
+            self._check(told, sent, arrays)
+            return np.ascontiguousarray(told[:, HEADER : HEADER + sent.nbytes]).view(np.float64), views(told, sent, few)
+
+        self._open = Sent(there, read)
+        return self._open
+
+    def _settle(self) -> None:
+        """Wait for a message that is under way, if one is."""
+        if self._open is not None:
+            self._open.numbers()
+
+    def total(self, arrays: Sequence[Array]) -> list[Array]:
+        """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
+        return self.total_if((), arrays)[1] if arrays else []
+
+    def total_if(self, flags: Sequence[Array], arrays: Sequence[Array]) -> tuple[bool, list[Array]]:
+        """Return whether flags are set on all ranks, arrays of bool without axes, and the sums of arrays."""
+        sent = self.begin((), [*flags, *arrays], brought=len(flags))
+        own = sent.arrays[len(flags) :]
+        sums = summed(own) if own and kind_of(own[0]) == "cupy" else None
+        if sums is None:
+            sums = [_sum(x) for x in own]
+        return all(bool(flag.all()) for flag in sent.told()[1]), sums
+
+    def words(self, text: str) -> list[str]:
+        """Send a text to all ranks, and return those of all, in the order of ranks."""
+        return [_decoded(message.arrays[0]) for message in self.exchange((), [_encoded(text)])]
+
+    def _packed(self, code: int, numbers: Array, arrays: Sequence[Array]) -> Any:
+        """Return a message as a tensor of bytes, at least as long as what goes along with the header."""
+        head = (code, self._digest(numbers, arrays), self._alarm.own)
+        return pack(head, numbers, arrays, least=HEADER + self._along, on_device=self.on_device)
+
+    def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
+        """Return what is the same on ranks that do the same."""
+        return _digest_of(str(self._doing), numbers.shape, tuple([(x.dtype, x.shape) for x in arrays]))
+
+    def _described(self, numbers: Array, arrays: Sequence[Array]) -> str:
+        return _described(str(self._doing), numbers.shape, tuple([(x.dtype, x.shape) for x in arrays]))
+
+    @staticmethod
+    def _joined(first: Any, rest: Any) -> Any:
+        import torch
+
+        return torch.cat([first, rest], dim=1)
+
+    def _heads(self, packed: Any, patience: float | None = None, *, seen: int = 0) -> tuple[Array, Any]:
+        """Exchange headers and what goes along with them; return all of it, and before that what the host sees of it.
+
+        The host sees the header, and ``seen`` bytes after it if they go along, (ranks, bytes).
+        """
+        count = HEADER + (seen if seen <= self._along else 0)
+        rows, told = self._gathered(packed[: HEADER + self._along], patience, seen=count)
+        self._counted(told)
+        return told, rows
+
+    def _counted(self, told: Array) -> None:
+        self.messages += 1
+        self._alarm.epoch = int(_numbers_of(told)[0, 2])
+
+    def _check(self, seen: Array, numbers: Array, arrays: Sequence[Array]) -> None:
+        """Raise where a rank has failed, or where ranks do different things; all of them do then."""
+        heads = _numbers_of(seen)
+        failed = np.flatnonzero(heads[:, 0])
+        if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
+            return
+        texts = self._texts(self._described(numbers, arrays))
+        self._over = True
+        if len(failed):
+            raise self._ended({int(r): texts[r] for r in failed})
+        told = "; ".join(f"rank {r} calls {text}" for r, text in enumerate(texts))
+        raise RankError(
+            f"ranks do different things: {told}; wanted the same call with the same arguments on every rank",
+            tuple(r for r, text in enumerate(texts) if text != texts[self.rank]),
+        )
+
+    def _texts(self, text: str, patience: float | None = None) -> list[str]:
+        """Exchange a text of every rank."""
+        import torch
+
+        packed = torch.from_numpy(_encoded(text))
+        with one_stream(self.on_device):
+            found = self._gathered(packed.cuda() if self.on_device else packed, patience, len(packed))[1]
+        return [_decoded(row) for row in found]
+
+
+def _encoded(text: str) -> Array:
+    """Return a text as bytes of one length, the end cut off if it is longer."""
+    return np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8).copy()
+
+
+def _decoded(coded: Array) -> str:
+    """Return the text."""
+    return bytes(to_host(coded)).rstrip(b"\0").decode(errors="replace")
+
+
+def _sum(x: Array) -> Array:
+    """Return the sum over ranks, in their order; it is an array, also of those without axes."""
+    total = x[:1].copy()
+    for rank in range(1, len(x)):
+        total += x[rank]
+    return total.reshape(x.shape[1:])
+
+
+def _described(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> str:
+    sent = ", ".join(f"{dtype} {shape}" for dtype, shape in ((np.dtype(np.float64), numbers), *arrays))
+    return f"{doing}, and sends {sent}"
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> int:
+    told = blake2b(_described(doing, numbers, arrays).encode(), digest_size=7)
+    return int.from_bytes(told.digest(), "little")
+
+
+def _numbers_of(told: Array) -> Array:
+    """Return the numbers of headers, (ranks, 4)."""
+    return np.ascontiguousarray(told[:, :HEADER]).view(np.int64)

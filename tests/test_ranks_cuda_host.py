@@ -1,0 +1,152 @@
+"""What the kernels for ranks do, built by g++."""
+
+import cuda_host
+import numpy as np
+import pytest
+
+import recsolve as rs
+from recsolve.kernels.gpu.message import Packing
+from recsolve.kernels.gpu.ranks import agreed, folded, joined, met_and_near, probed, summed
+
+
+class Counting(cuda_host.Host):
+    """A machine that counts launches, for what a host is slow at."""
+
+    launches = 0
+
+    def launch(self, launch):
+        self.launches += 1
+        super().launch(launch)
+
+
+needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
+
+
+@needs_compiler
+@pytest.mark.parametrize(("words", "count"), [(4, 0), (7, 3), (45, 60)])
+def test_a_message_holds_the_words_and_every_array_at_its_place(words, count):
+    rng = np.random.default_rng(0)
+    kinds = (np.float32, np.uint8, np.float64, bool, np.complex128, np.float16)
+    arrays = [rng.integers(0, 2, rng.integers(0, 700)).astype(kinds[i % len(kinds)]) for i in range(count)]
+    arrays += [np.arange(1, 9001, dtype=np.uint8)[3:]] * bool(count)  # whose address is no multiple of 16
+    sizes = [x.nbytes for x in arrays]
+    places = [-(-8 * words // 16) * 16]
+    for nbytes in sizes:
+        places.append(places[-1] + -(-nbytes // 16) * 16)
+    machine = Counting()
+    packing = Packing(words, places[:-1], sizes, machine)
+    for _ in range(2):  # the same layout is used again
+        packing.words[:] = rng.integers(-(2**60), 2**60, words)
+        out = np.full(places[-1] // 8 + 2, -1, np.int64)
+        before = machine.launches
+        packing(out.ctypes.data, arrays)
+        assert machine.launches - before == (1 if words <= 20 and len(arrays) <= 24 else 3)
+        assert (out[:words] == packing.words).all()
+        rest = out.view(np.uint8)
+        for x, place in zip(arrays, places, strict=False):
+            assert rest[place : place + x.nbytes].tobytes() == x.tobytes()
+        assert (out[places[-1] // 8 :] == -1).all()
+        arrays = [x[::-1].copy() for x in arrays]
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("T", "shape"), [(256, (3, 37)), (1, (32,)), (61, (1,)), (256, (70,))])
+def test_the_last_steps_show_what_comes_out_and_whether_what_comes_in_is_left(dtype, T, shape):
+    rng, machine = np.random.default_rng(T), cuda_host.Host()
+    A = (rng.choice([-1, 1], (T, *shape)) * rng.uniform(0.96, 1, (T, *shape))).astype(dtype)
+    b = rng.standard_normal((T, *shape)).astype(dtype)
+    for matrix, vector in ((A, b), (A[::-1], b[::-1])):
+        left = float(abs(np.prod(matrix.astype(float), axis=0)).max())
+        end, size = probed(matrix, vector, 2 * left, machine)
+        zero = np.zeros(shape, dtype)
+        close = {"rtol": 0, "atol": 100 * np.finfo(dtype).eps * size.max()}
+        np.testing.assert_allclose(end, rs.scan("affine", (matrix, vector), initial=zero)[-1], **close)
+        np.testing.assert_allclose(size, rs.scan("affine", (abs(matrix), abs(vector)), initial=zero)[-1], **close)
+        assert probed(matrix, vector, left / 2, machine) is None
+    A[0].flat[-1] = np.nan
+    assert probed(A, b, np.inf, machine) is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_what_comes_into_ranks_is_folded_to_the_bits_of_arrays(dtype, backwards):
+    rng, machine, ranks, shape = np.random.default_rng(0), cuda_host.Host(), 5, (3, 90)
+    rows = rng.standard_normal((ranks, 4, *shape)).astype(dtype)  # as they lie in messages: far from each other
+    cuts = np.zeros((ranks, 4 * rows[0, 0].nbytes), np.uint8)
+    cuts[:, : rows[0, 0].size] = rng.random((ranks, rows[0, 0].size)) < 0.3
+    cut = cuts.view(bool)[:, : rows[0, 0].size].reshape(ranks, *shape)
+    order = slice(None, None, -1) if backwards else slice(None)
+    A, b, after, cut = (x[order] for x in (rows[:, 0], rows[:, 1], rows[:, 2], cut))
+    first = rng.standard_normal(shape).astype(dtype)
+    expected = [first]
+    for rank in range(ranks - 1):
+        expected.append(np.where(cut[rank], after[rank], A[rank] * expected[-1] + b[rank]))
+    assert folded(first, A, b, after, cut, ranks - 1, machine).tobytes() == np.array(expected).tobytes()
+    assert folded(first, A, b, after, cut, 0, machine).tobytes() == first.tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_came_out_agrees_with_what_was_said_up_to_a_share_of_its_size(dtype):
+    rng, machine = np.random.default_rng(0), cuda_host.Host()
+    end = rng.standard_normal((3, 200)).astype(dtype)
+    size = abs(end)
+    assert agreed(end, end, 0 * size, 0.0, machine)
+    for place, said, wide, holds in [
+        (0, 1.01, 1.0, True), (599, 1.05, 1.0, False), (7, 1.05, 10.0, True), (7, 1.05, np.inf, False),
+        (599, 1.05, np.nan, False), (300, np.nan, 1e9, False), (300, np.inf, 1e9, False),
+    ]:  # fmt: skip
+        other, sizes = end.copy(), size.copy()
+        other.flat[place] *= dtype(said)
+        sizes.flat[place] *= dtype(wide)
+        assert bool(agreed(end, other, sizes, 0.02, machine)) == holds
+        assert bool(agreed(other, end, sizes, 0.02, machine)) == holds
+    end[0, 3], end[1, 4] = np.nan, np.inf
+    assert agreed(end, end.copy(), size, 0.0, machine)
+    assert agreed(end[:0], end[:0], end[:0], 0.0, machine)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("mixed", [0, 1, 64])
+def test_steps_taken_anew_take_the_place_of_others_and_become_them_at_the_end(dtype, mixed):
+    rng = np.random.default_rng(0)
+    there, found = rng.standard_normal((2, 100, 3, 7)).astype(dtype)
+    expected = found.copy()
+    weights = np.arange(mixed, 0, -1, dtype=dtype)[:, None, None] / dtype(mixed + 1)
+    last = there[100 - mixed :]
+    expected[100 - mixed :] = last + weights * (found[100 - mixed :] - last)
+    joined(there, found, mixed, cuda_host.Host())
+    assert there.tobytes() == expected.tobytes()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_steps_meet_where_all_do_and_are_as_near_as_the_farthest(dtype):
+    machine, near = cuda_host.Host(), np.random.default_rng(0).random(700).astype(dtype)
+    for count, place in [(0, None), (1, None), (700, None), (700, 699), (700, 0), (257, 256)]:
+        met = np.ones(count, bool)
+        if place is not None:
+            met[place] = False
+        every, most = met_and_near(met, near[:count], machine)
+        assert bool(every) == (place is None)
+        assert most == near[:count].max(initial=0)
+    near[300] = np.nan
+    assert np.isnan(met_and_near(met, near[100:357], machine)[1])
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sums_over_messages_are_added_up_in_the_order_of_ranks(dtype):
+    rng, machine, ranks = np.random.default_rng(0), cuda_host.Host(), 3
+    rows = rng.standard_normal((ranks, 500)).astype(dtype)
+    first, second, third = rows[:, 4:10].reshape(ranks, 2, 3), rows[:, 12:412], rows[:, 412]
+    found = summed([first, second, third], machine)
+    for x, own in zip((first, second, third), found, strict=True):
+        assert own.shape == x.shape[1:]
+        assert own.tobytes() == (x[0] + x[1] + x[2]).tobytes()
+    assert summed([first, second.astype(np.float16)], machine) is None
+    assert summed([first, second.copy()], machine) is None
+    assert summed([second, first], machine) is None
