@@ -23,6 +23,7 @@ from functools import cache
 from multiprocessing import connection, util
 from pathlib import Path
 
+_POLL = threading.Lock()  # a process is polled by one thread at once, as start() does all: another would find no code
 SIZES = (1, 2, 3, 4)  # of the pool's groups, each of ranks 0, 1, ...
 GRACE = 5.0  # seconds that the others have once a rank of the pool has failed
 START = 60.0  # seconds in which ranks must have started
@@ -113,7 +114,8 @@ class _Ranks:
         for rank in range(world):
             pipe, far = context.Pipe()
             process = context.Process(target=_serve, args=(far, self.folder, rank, world, sizes, patience), daemon=True)
-            process.start()
+            with _POLL:
+                process.start()
             far.close()
             self.pipes.append(pipe)
             self.processes.append(process)
@@ -150,7 +152,8 @@ class _Ranks:
         try:
             return pickle.loads(self.pipes[rank].recv_bytes())
         except (EOFError, OSError):
-            self.processes[rank].join()
+            with _POLL:
+                self.processes[rank].join()
             return End(code=self.processes[rank].exitcode)
 
     def _where(self, rank):
@@ -167,7 +170,8 @@ class _Ranks:
         for process in self.processes:
             process.kill()
         for process, pipe in zip(self.processes, self.pipes, strict=True):
-            process.join()
+            with _POLL:
+                process.join()
             pipe.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

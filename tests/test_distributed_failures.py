@@ -41,11 +41,15 @@ def scanned(group, *, monoid="affine", dtype=np.float64, lengths=None, within=No
         return rs.scan(monoid, tuple(shared(group, x, lengths=lengths) for x in (a, a)), **how).local
 
 
-def solved(group, *, method="newton", kind="GRU", dtype=np.float64, lengths=None, within=None, values=None, **how):
-    cell = getattr(rs.cells, kind).random(input_size=UNITS, hidden_size=UNITS, mixing="diagonal", rng=0, dtype=dtype)
+def solved(
+    group, *, method="newton", kind="GRU", dtype=np.float64, lengths=None, within=None, values=None, seed=0,
+    initial=None, **how,
+):  # fmt: skip
+    cell = getattr(rs.cells, kind).random(input_size=UNITS, hidden_size=UNITS, mixing="diagonal", rng=seed, dtype=dtype)
     x = np.ones((T, UNITS), dtype) if values is None else values
     with _patched("recsolve.distributed.task", "tolerance_of", within):
-        return rs.solve(cell.recurrence(shared(group, x, lengths=lengths)), method=method, **how)
+        rec = cell.recurrence(shared(group, x, lengths=lengths), initial=initial)
+        return rs.solve(rec, method=method, **how)
 
 
 def computed(group, *, within=None, jacobian=None, **how):
@@ -132,6 +136,8 @@ DIFFER = [  # the faulty rank's call, the others' call, what is said of both
     ([solved, {"fallback": "sequential"}], [solved, {}], ["fallback='sequential'"]),
     ([solved, {"options": {"pin": False}}], [solved, {}], ["pin: False"]),
     ([solved, {"dtype": np.float32}], [solved, {}], ["float32", "float64"]),
+    ([solved, {"seed": 1}], [solved, {}], ["weights and initial"]),
+    ([solved, {"initial": np.full(UNITS, 0.5)}], [solved, {}], ["weights and initial"]),
     ([solved, {"kind": "LSTM"}], [solved, {}], ["gru", "lstm"]),
     ([solved, {"kind": "MGU"}], [solved, {}], ["gru", "mgu"]),
     ([solved, {"lengths": [1, 4, 2]}], [solved, {}], ["(1, 4, 2)", "(3, 2, 2)"]),
@@ -269,6 +275,28 @@ def test_a_rank_that_is_lost_is_named_in_time():
             text, named = end.value
             assert said in text, (name, text)
             assert named == (FAULTY,), name
+
+
+def late(group):
+    import torch.distributed as dist
+
+    x = shared(group, np.ones(T), timeout=1)
+    if dist.get_rank(group) == FAULTY:
+        time.sleep(3)  # longer than the others wait, but not than they ask who is there
+    with pytest.raises(rs.distributed.RankError) as error:
+        rs.distributed.gather(x)
+    return str(error.value), error.value.ranks
+
+
+def test_a_rank_that_comes_too_late_is_named():
+    for rank, end in enumerate(ranks.lost(SIZE, late)):
+        assert end.returned, end
+        text, named = end.value
+        assert named == (() if rank == FAULTY else (FAULTY,))
+        wanted = (
+            "perhaps it is this one" if rank == FAULTY else "rank 1 came too late to message 0 (nothing came within"
+        )
+        assert wanted in text
 
 
 def amid(group, fault):

@@ -61,9 +61,22 @@ class Trying(HeavyBall):
 
     name, rowwise = "trying", True
 
+    def init(self, problem, iterate):
+        problem.evaluate(np.full_like(iterate.states, 3.0))
+        return super().init(problem, iterate)
+
     def step(self, problem, iterate, state):
         problem.evaluate(np.full_like(iterate.states, 7.0))
         return super().step(problem, iterate, state)
+
+
+class Hasty(HeavyBall):
+    """A step that is made before the first."""
+
+    name, rowwise = "hasty", True
+
+    def init(self, problem, iterate):
+        return super().init(problem, problem.advance(iterate, iterate.values))
 
 
 class Unsaid(rs.solvers.Chord):
@@ -270,12 +283,10 @@ def test_sweeps_of_one_rank_are_the_iterations_of_its_device():
     with rs.distributed.alone():
         found, trust = _swept(np.asarray)
         rec = _network(*map(rs.distributed.shard, _drives()))
-        task = Task(rec, Idle(), split_options("jacobi", None)[0], {"tol": None, "maxiter": None}, None)
-        with (
-            pytest.raises(TypeError, match="step of Idle returned another iterate than"),
-            rec.timeline.together("sweeps"),
-        ):
-            solve_by_sweeps(task, Idle(), 70, 9)
+        for solver, said in ((Idle(), "step of Idle returned another iterate than"), (Hasty(), "init of Hasty made")):
+            task = Task(rec, solver, split_options("jacobi", None)[0], {"tol": None, "maxiter": None}, None)
+            with pytest.raises(TypeError, match=said), rec.timeline.together("sweeps"):
+                solve_by_sweeps(task, solver, 70, 9)
     _swept_as(_of_the_host(), found, trust)
 
 

@@ -191,6 +191,21 @@ def test_layers_over_ranks_are_those_of_one_device():
             assert worst < 1e-9, case
 
 
+def ends_of_nothing(group):
+    """Return the final states of layers over no steps, and those that they began with."""
+    found, x = [], rs.distributed.shard(torch.zeros(0, B, D), group)
+    for proj, begun in ((2, True), (2, False), (0, True)):
+        hx = tuple(torch.randn(2, B, n) for n in (proj or N, N)) if begun else None
+        ends = rs.nn.LSTM(D, N, proj_size=proj, bidirectional=True)(x, hx)[1]
+        wanted = hx or tuple(torch.zeros(2, B, n) for n in (proj or N, N))
+        found += [torch.equal(a, b) for a, b in zip(ends, wanted, strict=True)]
+    return found
+
+
+def test_layers_over_no_steps_end_as_they_began():
+    assert all(map(all, over(2, ends_of_nothing)))
+
+
 MODULES = {
     "GRU": lambda: torch.nn.GRU(D, N, num_layers=2, bidirectional=True),
     "LSTM proj": lambda: torch.nn.LSTM(D, N, proj_size=2, bidirectional=True),

@@ -4,6 +4,7 @@ import copy
 import operator
 import pickle
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,3 +108,19 @@ def test_arrays_of_all_steps_beside_shards_are_named():
             strict=True,
         ):
             assert re.match(words, text), text
+
+
+def program(group, text):
+    """Run a program that makes and ends its process group, in the one that is there."""
+    with pytest.MonkeyPatch.context() as patched:
+        for name in ("init_process_group", "destroy_process_group"):
+            patched.setattr(torch.distributed, name, lambda *_: None)
+        names = {}
+        exec(text, names)
+    return names["whole"].shape, names["g"].inputs.shape, names["y"].shape
+
+
+def test_the_page_of_many_devices_begins_with_a_program_that_runs():
+    page = (Path(__file__).parent.parent / "docs" / "scale.md").read_text(encoding="utf-8")
+    text = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1].replace("100_000", "1_000")
+    assert ranks.over(4, program, text) == [((1000, 16), (1000, 3), (1000, 3))] * 4

@@ -1,5 +1,7 @@
 """Gradients of scans: every monoid against differences, structures, cuts, kinds and ties."""
 
+from itertools import product
+
 import gallery
 import monoid_gallery
 import numpy as np
@@ -9,6 +11,7 @@ from test_structures import KINDS
 
 import recsolve as rs
 from recsolve.base.overriding import changed
+from recsolve.jacobians import Block, Diagonal, LaneDense, Scalar
 from recsolve.kernels.monoids import MONOIDS
 
 DIFFERENTIABLE = sorted(set(MONOIDS) - {"finite_map"})
@@ -229,6 +232,14 @@ def test_nothing_to_do():
             assert [a.shape for a in g.elements] == [e.shape for e in elements]
             assert g.initial.shape == start.shape
             assert not g.initial.any()
+
+
+def test_gradients_of_no_matrices_have_their_shape():
+    rng, layout = np.random.default_rng(0), rs.Layout(components=2, units=3)
+    for kind, leading in product((Scalar, Diagonal, Block, LaneDense), [(0, 2), (5, 0)]):
+        A, b = gallery.structure(kind, layout, leading, rng), np.zeros((*leading, *layout.event))
+        found = rs.scan_adjoint("affine", (A, b), rs.scan("affine", (A, b)), b).elements[0]
+        assert found.data.shape == A.data.shape, kind
 
 
 def test_a_subclass_that_acts_otherwise_does_not_inherit_a_derivative():

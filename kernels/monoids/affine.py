@@ -84,7 +84,7 @@ def _entry_cotangents(A: Jacobian, g: Array, x: Array) -> Array | None:
 
 def _outer(matrices: Array, g: Array, x: Array) -> Array:
     """Return the products g x^T, summed over axes along which matrices repeat, which then have length 1."""
-    axes = range(g.ndim - 1)
+    axes = range(g.ndim - 1 if matrices.size else 0)  # strides of what is empty say nothing
     repeated = [i for i in axes if matrices.strides[i] == 0 and matrices.shape[i] > 1]
     if not repeated:
         return g[..., None] * x[..., None, :]

@@ -7,6 +7,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
+_AT_ONCE = 1.0  # seconds in which a rank answers that waits for a message
+
 
 class Alarm:
     """What ranks say of themselves in the store of a process group, where messages do not come through.
@@ -20,6 +22,8 @@ class Alarm:
     ----------
     own : int
         A random number of this process.
+    late : tuple of int
+        The ranks that did not answer at once when they were asked last, as those do that wait.
     epoch : int
         That of rank 0, once a message has told it: a later group may have the same name in the same store.
     """
@@ -27,6 +31,7 @@ class Alarm:
     def __init__(self, group: Any, rank: int, size: int):
         self.group, self.rank, self.size = group, rank, size
         self.own, self.epoch = secrets.randbits(62), 0
+        self.late: tuple[int, ...] = ()
 
     def say(self, said: str) -> None:
         """Leave word why this rank has failed, for those who miss it.
@@ -72,12 +77,15 @@ class Alarm:
         -------
         dict of int to str
         """
-        store, found, until = self._store(), dict[int, str](), time.monotonic() + seconds
+        store, found, asked = self._store(), dict[int, str](), time.monotonic()
+        self.late = ()
         while True:
+            waited = time.monotonic() - asked
             for rank in range(self.size):
                 if rank not in found and store.check([self._key(rank)]):
                     found[rank] = store.get(self._key(rank)).decode()
-            if len(found) == self.size or any(found.values()) or time.monotonic() > until:
+                    self.late += (rank,) * (waited > _AT_ONCE)
+            if len(found) == self.size or any(found.values()) or waited > seconds:
                 return found
             time.sleep(0.02)
 

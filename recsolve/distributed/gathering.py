@@ -168,14 +168,14 @@ class Gathering:
         if failed:
             return self._ended(failed)
         missing = tuple(rank for rank in range(self.size) if rank not in answers)
-        if not missing:
-            return RankError(f"{self._doing}: a message did not come in time, though all ranks are there now ({seen})")
-        named = f"rank{'s' * (len(missing) > 1)} {', '.join(map(str, missing))}"
-        return RankError(
-            f"{self._doing}: {named} did not come to message {self.messages} ({seen}): ended, stuck, or doing "
-            "something else",
-            missing,
-        )
+        if not (named := missing or self._alarm.late):
+            return RankError(
+                f"{self._doing}: a message did not come in time, though all ranks are there now ({seen}); perhaps "
+                "it is this one that came too late for the others"
+            )
+        how, why = ("did not come", ": ended, stuck, or doing something else") if missing else ("came too late", "")
+        ranks = f"rank{'s' * (len(named) > 1)} {', '.join(map(str, named))}"
+        return RankError(f"{self._doing}: {ranks} {how} to message {self.messages} ({seen}){why}", named)
 
     def _first_of_all(self) -> tuple[int, ...]:
         """Return which rank of the group is rank 0 of all processes, if one is."""

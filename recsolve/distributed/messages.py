@@ -251,8 +251,8 @@ def constant(like: Array, shape: tuple[int, ...], dtype: np.dtype[Any], value: f
     xp = namespace(like)
     if xp is np:
         return np.full(shape, value, dtype)
-    where: Any = like.device
-    key = where.id, xp.cuda.get_current_stream().ptr, shape, dtype, value
+    device: Any = like.device
+    key = device.id, xp.cuda.get_current_stream().ptr, shape, dtype, value
     if key not in _CONSTANTS:
         if len(_CONSTANTS) >= _LAYOUTS:
             _CONSTANTS.clear()

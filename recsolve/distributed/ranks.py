@@ -185,7 +185,7 @@ def _exists(group: Any) -> bool:
 _KNOWN: dict[Any, Ranks] = {}
 
 
-def ranks_of(group: Any = None, timeout: float | None = None) -> Ranks:
+def ranks_of(group: Any = None, timeout: Any = None) -> Ranks:
     """Return the ranks of a process group of ``torch.distributed`` that has been initialised, or of a mesh of one axis.
 
     Raises
@@ -219,7 +219,7 @@ def ranks_of(group: Any = None, timeout: float | None = None) -> Ranks:
             del _KNOWN[gone]
         found = _KNOWN[key] = Ranks(key)
     if timeout is not None:
-        if not (isinstance(timeout, Real) and timeout > 0):
+        if not (isinstance(timeout, Real) and float(timeout) > 0):
             raise ValueError(f"timeout is {timeout!r}; wanted seconds > 0")
         found.timeout = float(timeout)
     return found

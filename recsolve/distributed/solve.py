@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
+from zlib import crc32
 
 from recsolve import solvers
 from recsolve.base.links import linked
@@ -21,6 +22,8 @@ from recsolve.solution import ConvergenceError
 from recsolve.solve import check_fallback, split_options
 from recsolve.solvers.registry import applicable, check_applies
 from recsolve.solvers.settings import whole_number
+
+_SEEN = 10  # a digest of weights looks at 2 to this many numbers of each, at least
 
 
 def solve_shards(
@@ -134,7 +137,19 @@ def _call(rec: Recurrence, method: Any, tol: Any, maxiter: Any, options: Any, fa
     """Return in words what is solved how, the same on ranks that do the same."""
     given = {"method": method, "tol": tol, "maxiter": maxiter, "options": options, "fallback": fallback}
     said = ", ".join(f"{name}={_named(x)}" for name, x in given.items() if x is not None)
-    return f"recsolve.solve of {rec.description} with states {tuple(rec.shape[1:])} of {rec.dtype}, {said}"
+    states = f"states {tuple(rec.shape[1:])} of {rec.dtype}"
+    return f"recsolve.solve of {rec.description} with {states}{_weights(rec)}, {said}"
+
+
+def _weights(rec: Recurrence) -> str:
+    """Return a digest of what has no time, if it is on the host: ranks with other weights solve nothing in common."""
+    if rec.kind != "numpy":  # reading them would wait for a device; those of layers are kept alike by who trains them
+        return ""
+    found = 0
+    for (what, _), x in rec.leaves().items():
+        if what not in ("input", "drive") and x.dtype != object:
+            found = crc32(x.reshape(-1)[:: max(x.size >> _SEEN, 1)].tobytes(), found)
+    return f", weights and initial {found:08x}"
 
 
 def _named(x: Any) -> str:

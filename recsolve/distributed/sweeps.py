@@ -87,7 +87,11 @@ def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: 
         states, ends = _begun(task)
         problem = SharedProblem(task, ends, jacobian=solver.needs_jacobian, decide=course.decide)
         iterate: Any = problem.evaluate(states)
+        first = problem.raw
         state = solver.init(problem, iterate)
+        if problem.ends is not ends:
+            raise TypeError(f"init of {type(solver).__name__} made a step; wanted that of step, or rowwise = False")
+        problem.raw = first  # it may have evaluated other states
         while True:
             problem.begin(iterate)
             try:

@@ -63,7 +63,9 @@ def solve_shared(
     with torch.autocast(x.device.type, enabled=False):
         tensors = way.tensors(rows, starts, resets, begins=axis.start == 0)
         states, last = layer._states(spec, tensors, partial(run_over_ranks, axis=axis))
-        return way.parts(states), [part[0] for part in way.parts(last[None])]
+        if axis.total or starts[0] is None:
+            starts = [part[0] for part in way.parts(last[None])]
+        return way.parts(states), starts
 
 
 def _check(layer: Stack, x: Shard[Any], ways: dict[str, Any]) -> None:
