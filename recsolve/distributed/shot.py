@@ -148,17 +148,19 @@ class Shot:
         mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
         self.new = new[len(new) - mixed :]
         self.met, self.near = self._nothing()
-        if self.asked is not None and kind_of(new) == "cupy" and alike(there := self.states[first:stop], new):
+        there, on_device = self.states[first:stop], kind_of(new) == "cupy"
+        if on_device and alike(there, new):
             joined(there, new, mixed)
+        else:
+            rows, shape = self.states[stop - mixed : stop], (mixed, *(1,) * (new.ndim - 1))
+            weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(shape) / new.dtype.type(mixed + 1)
+            self.states[first : stop - mixed] = new[: len(new) - mixed]
+            rows += weights * (self.new - rows)
+        if self.asked is not None and on_device:
             if mixed:
                 met, near = self.alone.tested(self.engine, self.states, stop - mixed - 1, stop + 1, self.tolerance)
                 self.met, self.near = met_and_near(xp.ascontiguousarray(met), xp.ascontiguousarray(near))
             return
-        rows = self.states[stop - mixed : stop]
-        shape = mixed, *(1,) * (new.ndim - 1)
-        weights = xp.arange(mixed, 0, -1, dtype=new.dtype).reshape(shape) / new.dtype.type(mixed + 1)
-        self.states[first : stop - mixed] = new[: len(new) - mixed]
-        rows += weights * (self.new - rows)
         values = None if self.found is None else self.found.values
         begin, end = first - self.back if values is not None else stop - mixed, min(stop + 1, self.rec.length)
         if begin == end:
