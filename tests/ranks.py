@@ -178,6 +178,10 @@ class _Ranks:
 
 def _serve(pipe, folder, rank, world, sizes, patience):
     """Join the groups of a rank, then answer calls until the pipe closes."""
+    # What is pickled may be of the tests, which bare pytest does not put on the path; and a shell that starts the tests
+    # in the background has interrupts ignored.
+    sys.path.append(str(Path(__file__).parents[1]))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_follow, daemon=True).start()
     faulthandler.register(signal.SIGUSR1, file=open(Path(folder, f"stands{rank}"), "w"), all_threads=False)  # noqa: SIM115
     groups = {}
