@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from recsolve.analysis.structure_truth import Verification
-from recsolve.analysis.trust import Estimate, EstimateInOrder
+from recsolve.analysis.trust import Estimate, EstimateInOrder, not_trusted
 from recsolve.base.arrays import Array, UserArray, is_discrete, namespace, ordered_empty, to_host
 from recsolve.base.links import RECORDERS, Leaf, linked
 from recsolve.base.names import Names
@@ -140,10 +140,7 @@ class WindowsSolution(InWindows, Drawn, Generic[UserArray]):
         if self._worst is not None or self._discrete or "_looked" not in vars(self) or self.trusted:
             return text
         derivative, found, _ = self._looked
-        if not derivative.holds:
-            return f"{text}; but it is not trusted: {derivative.reason}"
-        off = f"about {found.error:.1e}" if found.linear and np.isfinite(found.error) else "more than is known"
-        return f"{text}; but it is not trusted: states may be off by {off} although their residual is small"
+        return f"{text}; {not_trusted(derivative, found)}"
 
     @property
     def _discrete(self) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 
 from recsolve.analysis.condition import DIAGONAL, condition, growth
 from recsolve.analysis.finer import Finer
+from recsolve.analysis.structure_truth import Verification
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.affine_scan import affine_scan
@@ -49,6 +50,14 @@ class Estimate:
     def small(self) -> bool:
         """Whether the states are within one percent."""
         return self.linear and self.relative <= SMALL
+
+
+def not_trusted(derivative: Verification, found: Estimate) -> str:
+    """Return why states that meet their test are not trusted, as the end of a sentence."""
+    if not derivative.holds:
+        return f"but it is not trusted: {derivative.reason}"
+    off = f"about {found.error:.1e}" if found.linear and np.isfinite(found.error) else "more than is known"
+    return f"but it is not trusted: states may be off by {off} although their residual is small"
 
 
 def estimate(recurrence: Recurrence, states: Array) -> Estimate:

@@ -62,8 +62,7 @@ class Timeline:
 
     @property
     def place(self) -> int:
-        rank: int = self.ranks.rank
-        return self.size - 1 - rank if self.backwards else rank
+        return self.rank_at(self.ranks.rank)  # turning round is its own inverse
 
     @cached_property
     def ordered(self) -> tuple[int, ...]:
@@ -93,6 +92,20 @@ class Timeline:
 
     def __str__(self) -> str:
         return f"{self.total} steps, shared as {self.lengths}"
+
+    @property
+    def begins(self) -> bool:
+        """Whether this rank holds the first step of all."""
+        return self.length > 0 and self.start == 0
+
+    @property
+    def ends(self) -> bool:
+        """Whether this rank holds the last step of all."""
+        return self.length > 0 and self.stop == self.total
+
+    def rank_at(self, place: int) -> int:
+        """Return the rank that comes at a place in the order of steps."""
+        return self.size - 1 - place if self.backwards else place
 
     @property
     def own(self) -> str:

@@ -52,8 +52,7 @@ def _back(
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
     if final is not None:
         (final,) = axis.ranks.total([final])
-    ends_here = axis.length > 0 and axis.stop == axis.total
-    given = states, output, final if ends_here else None
+    given = states, output, final if axis.ends else None
     return WayBack(local.recurrence, local._iterate.states, given, axis)
 
 
@@ -61,8 +60,7 @@ def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
     """Return what the own steps give to the gradient with respect to h[0], resets that go back to it included."""
     rec, axis = solution.recurrence, solution.recurrence.timeline
     assert axis is not None
-    first = axis.start == 0 and axis.length
-    own: Array = local._initial if first else namespace(rec.initial).zeros_like(rec.initial)
+    own: Array = local._initial if axis.begins else namespace(rec.initial).zeros_like(rec.initial)
     return own + local._restart if axis.length and rec.reset is not None and rec.restart is rec.initial else own
 
 
@@ -178,7 +176,7 @@ def adjoint_of_shards(
         if c["final"] is not None:
             if not axis.total:
                 raise ValueError("final is given, but T = 0: the final state is the initial one")
-            if not (axis.length and axis.stop == axis.total):  # it is the same on all ranks, and counts once
+            if not axis.ends:  # it is the same on all ranks, and counts once
                 c["final"] = namespace(c["final"]).zeros_like(c["final"])
         with np.errstate(all="ignore"):
             found = ShardedGradients(solution, _back(solution, c["states"], c["output"], c["final"], clamp))

@@ -70,7 +70,7 @@ class Elements:
     @property
     def first(self) -> bool:
         """Whether the first step of all is here."""
-        return self.timeline.start == 0 and self.timeline.length > 0
+        return self.timeline.begins
 
     @property
     def cuts(self) -> Array | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
 
+from recsolve.analysis.trust import not_trusted
 from recsolve.base.arrays import Array, UserArray, is_discrete
 from recsolve.base.links import RECORDERS, Leaf
 from recsolve.base.names import Names
@@ -161,17 +162,13 @@ class ShardedSolution(Reported, Generic[UserArray]):
         if self._worst is not None:
             start = sum(fact.length for fact in self.ranks[: self._worst])
             stop = start + self.ranks[self._worst].length
-            rank = len(self.ranks) - 1 - self._worst if self._axis.backwards else self._worst
+            rank = self._axis.rank_at(self._worst)
             place = f"steps {start} to {stop - 1} (counted from 0), rank {rank} of {len(self.ranks)}"
             return f"{place}: {self._told}{why}"
         text = f"{Status.CONVERGED}: every entry of the residual of {count} meets {self.tolerance}{why}"
         if self._discrete or "_trust" not in vars(self) or self.trusted:
             return text
-        found = self._trust.estimate
-        if not self._trust.derivative.holds:
-            return f"{text}; but it is not trusted: {self._trust.derivative.reason}"
-        off = f"about {found.error:.1e}" if found.linear and np.isfinite(found.error) else "more than is known"
-        return f"{text}; but it is not trusted: states may be off by {off} although their residual is small"
+        return f"{text}; {not_trusted(self._trust.derivative, self._trust.estimate)}"
 
     @property
     def nit(self) -> int:
@@ -271,7 +268,6 @@ class ShardedSolution(Reported, Generic[UserArray]):
 
     def _facts(self) -> dict[str, str]:
         axis = self._axis
-        here = f"{axis.start} to {axis.stop - 1}" if axis.length else "none"
         known = "ask sol.trusted on all ranks"
         if "_trust" in vars(self) or self._discrete or not self.success:
             known = str(self.trusted)
@@ -281,7 +277,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
             "message": self.message,
             "method": f"{self.solver.name}, {self.nit} iterations, {_WAYS[self.way]}",
             "recurrence": repr(self.recurrence),
-            "steps": f"{here} of {axis.total} are here",
+            "steps": f"{axis.own} of {axis.total} are here",
             "prefix": f"first {self.converged_prefix} of {axis.total} steps within tolerance",
             "trusted": known,
         }
@@ -290,8 +286,7 @@ class ShardedSolution(Reported, Generic[UserArray]):
         """Return also what is known of every rank; nothing is asked of others, who may not be asked to tell."""
         more = {}
         for place, fact in enumerate(self.ranks):
-            rank = len(self.ranks) - 1 - place if self._axis.backwards else place
-            more[f"rank {rank}"] = (
+            more[f"rank {self._axis.rank_at(place)}"] = (
                 f"{fact.length} steps, {fact.status}, {fact.nit} iterations, |r| up to {fact.worst:.1e}"
             )
         return self._facts() | more
