@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of, namespace
+from recsolve.base.arrays import Array, kind_of, namespace, same_bits
 from recsolve.base.shard import Timeline
 from recsolve.distributed.elements import SENT, Elements, arrays_of, element_of, sent_of
 from recsolve.distributed.exchange import Sent
@@ -80,7 +80,7 @@ def over_ranks(
         guesses = [place for place in range(sure, at) if told[place].guess]
         if last and at == final and not guesses:
             axis.ranks.closed()
-        if own <= at and not (found and (into[own] is carry or _same(into[own], carry))):
+        if own <= at and not (found and (into[own] is carry or same_bits(into[own], carry))):
             carry = into[own]
             found = [run(carry)]
         if at == final and not guesses:
@@ -211,11 +211,6 @@ def _ahead(run: Callable[[Array], Found], state: Array) -> list[Found]:
         return [run(state)]
     except Exception:
         return []
-
-
-def _same(a: Array, b: Array) -> bool:
-    xp = namespace(a)
-    return bool(((a == b) | (xp.isnan(a) & xp.isnan(b))).all())
 
 
 def _lost(before: Array, after: Array) -> bool:
