@@ -103,6 +103,11 @@ class Timeline:
         """Whether this rank holds the last step of all."""
         return self.length > 0 and self.stop == self.total
 
+    @cached_property
+    def final(self) -> int:
+        """The place of the rank that holds the last step of all; 0 where there is none."""
+        return max((place for place, length in enumerate(self.ordered) if length), default=0)
+
     def rank_at(self, place: int) -> int:
         """Return the rank that comes at a place in the order of steps."""
         return self.size - 1 - place if self.backwards else place

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
 from recsolve.distributed.messages import constant
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
-from recsolve.kernels.backends import scan
+from recsolve.kernels.backends import scan, summarise
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
@@ -66,6 +68,11 @@ class Elements:
         """Zeros like a state, which nobody writes to."""
         like = self.like
         return constant(like, like.shape[1:], state_dtype(like), 0)
+
+    @property
+    def start(self) -> Array:
+        """The state before the first step of all, as the others are that come into ranks."""
+        return self.row if self.initial is None else self.initial.astype(self.row.dtype, copy=False)
 
     @property
     def first(self) -> bool:
@@ -122,6 +129,26 @@ def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
     if summary is not None:
         return [x[0] for x in arrays]
     return [constant(x, x.shape[1:], state_dtype(x), 0) for x in arrays]
+
+
+def composed(given: Elements, asked: bool) -> list[Array]:
+    """Return the arrays of a message: the composed element, then what comes out where it is cut, and where.
+
+    They say nothing where nobody has asked for them.
+    """
+    after, cut = given.row, constant(given.row, given.row.shape, np.dtype(bool), 0)
+    if not asked:
+        return [*arrays_of(given, None), after, cut]
+    summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
+    if summary.after is not None and summary.cut is not None:
+        after = summary.after[0].astype(after.dtype, copy=False)
+        cut = namespace(after).broadcast_to(summary.cut[0], after.shape)
+    return [*arrays_of(given, summary), after, cut]
+
+
+def replaced(given: Elements, after: Array, said: Sequence[Array] = ()) -> list[Array]:
+    """Return the same where what comes out is known, or taken to be, and perhaps ``said`` in place of an element."""
+    return [*(said or arrays_of(given, None)), after, constant(given.row, given.row.shape, np.dtype(bool), 1)]
 
 
 def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
