@@ -4,7 +4,7 @@ The reference is the loop. Ranks are threads that take turns, which a device of 
 or a simulated one can serve too, and in a few tests processes.
 """
 
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from threading import Barrier, Lock, Thread
 
@@ -22,8 +22,9 @@ from recsolve.base.shard import Timeline
 from recsolve.distributed import leading
 from recsolve.distributed.elements import Elements
 from recsolve.distributed.exchange import Sent
-from recsolve.distributed.messages import HEADER, Message, layout_of, views
-from recsolve.jacobians import Jacobian, Scalar
+from recsolve.distributed.messages import Message, layout_of, views
+from recsolve.jacobians import Diagonal, Jacobian, Scalar
+from recsolve.kernels.monoids import MONOIDS
 
 T, EVENLY = 6000, {2: (3000, 3000), 3: (1500, 2001, 2499), 4: (1500,) * 4}
 
@@ -217,6 +218,58 @@ def test_rows_stand_where_it_is_proven_and_are_put_right_elsewhere(name):
         way = slice(None, None, -1 if reverse else 1)
         case = Case("affine", tuple(e[way] for e in elements), (1500,) * 4, elements[1][9], reverse=reverse)
         judged(case, *in_threads(case), wanted)
+
+
+def test_what_has_underflowed_is_not_taken_for_forgotten():
+    """A product of the first steps that underflows on the way, and does not vanish."""
+    A, b = np.ones((T, 2)), np.ones((T, 2))
+    A[:4], b[:4] = [[1e-170], [1e-170], [1e170], [1e170]], 0
+    axis = Timeline(_Rank(_Meeting(2, False), 1), (0, T))
+    for matrix, forgets in ((A, False), (np.where(np.arange(T)[:, None] == 9, 0, A), True)):
+        given = Elements(MONOIDS["affine"], (Diagonal(matrix, rs.Layout(units=2)), b), None, None, axis)
+        assert (leading._shown(given) is not None) == forgets
+
+
+def test_no_later_number_changes_a_bit_and_results_are_the_same_again():
+    rng = np.random.default_rng(0)
+    A, b = forgetting(rng)
+    huge, kept, silent, broken = b.copy(), A.copy(), b.copy(), b.copy()
+    huge[4400:4500], kept[3000:4500], silent[3000:4500], broken[4100] = 1e30, 0.9999, 0, np.nan
+    case, rows = Case("affine", (A, b), (1500,) * 4, b[0]), []
+    for elements in ((A, b), (A, b), (A, huge), (kept, b), (A, silent), (A, broken)):
+        for put in (None, lambda x: x):
+            rows.append(in_threads(replace(case, elements=elements), put)[0])
+    for place, y in enumerate(rows):
+        same = T if place < 4 else 3000
+        np.testing.assert_array_equal(y[:same], rows[0][:same])
+        assert same == T or not np.array_equal(y[same:], rows[0][same:])
+
+
+def pulled(group, A, b, start, lengths):
+    """Return the gradients of a scan of shards, and how many messages they take."""
+    shards = [rs.distributed.shard(x, group, lengths=lengths) for x in (A, b)]
+    y = rs.scan("affine", tuple(shards), initial=start)
+    known = y.timeline.ranks
+    before = known.messages
+    g = rs.scan_adjoint("affine", tuple(shards), y, shards[1], initial=start)
+    return *(e.local for e in g.elements), g.initial, known.messages - before
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_processes_take_one_message_for_scans_and_one_for_what_comes_back(size):
+    rng = np.random.default_rng(size)
+    A, b = forgetting(rng)
+    case = Case("affine", (A, b), EVENLY[size], b[0])
+    (first, second), counts = over(size, [case, case])
+    np.testing.assert_array_equal(first, second)
+    judged(case, first, counts[0], 1)
+    *found, counts = zip(*ranks.over(size, pulled, A, b, b[0], EVENLY[size]), strict=True)
+    wanted = rs.scan_adjoint("affine", (A, b), rs.scan("affine", (A, b), initial=b[0]), b, initial=b[0])
+    for g, parts in zip(wanted.elements, found, strict=False):
+        np.testing.assert_allclose(np.concatenate(parts), g, rtol=1e-12, atol=1e-12)
+    for start in found[2]:
+        np.testing.assert_allclose(start, wanted.initial, rtol=1e-12, atol=1e-12)
+    assert set(counts) == {3}  # the rows before, the cotangents, the sum for the initial state
 
 
 def cases_on_a_device(rng, dtype):

@@ -98,7 +98,8 @@ def folded(
     states : array
     holds : array of int32, shape (2, count, n)
         All n are set where what comes out is not finite, or NaN, only where what comes in is; and, of ranks that tell
-        what `probed` returns in place of matrix and vector, where at most ``least`` of the size is left of what comes in.
+        what `probed` returns in place of matrix and vector, where at most ``least`` of the size is left of what comes
+        in.
     """
     xp, blocks = namespace(first), -(-first.size // _THREADS)
     states, holds = xp.empty((count + 1, *first.shape), first.dtype), xp.empty((2, count, blocks), np.int32)
