@@ -174,6 +174,7 @@ def plain(rng):
     yield Case("affine", (A, b), EVENLY[3], b[0], reset=rng.random((T, 2)) < 0.01)
     yield Case("affine", (np.full((T, 1), 0.5), b), EVENLY[3], 7.0)
     yield Case("affine", (A[:, :0], b[:, :0]), EVENLY[3])
+    yield Case("affine", (A[:, 0], b[:, 0]), EVENLY[3], b[0, 0])
 
 
 # What ranks hold, and how many messages it takes on four of 1500 steps.
@@ -218,6 +219,16 @@ def test_rows_stand_where_it_is_proven_and_are_put_right_elsewhere(name):
         way = slice(None, None, -1 if reverse else 1)
         case = Case("affine", tuple(e[way] for e in elements), (1500,) * 4, elements[1][9], reverse=reverse)
         judged(case, *in_threads(case), wanted)
+
+
+def test_matrices_may_have_fewer_bits_than_vectors():
+    """As Jacobians have beside residuals that are computed in more; some ranks compose them."""
+    A, b = next(elements for name, elements, _ in hard(np.random.default_rng(0)) if name == "some remember")
+    A = Diagonal(A.astype(np.float32), rs.Layout(units=2))
+    y, count = in_threads(Case("affine", (A, b), (1500,) * 4))
+    assert count == 1
+    wanted = stepped(Case("affine", (A, b), (T,)), A, b)
+    assert abs(y - wanted).max() <= 1500 * np.finfo(np.float32).eps * abs(wanted).max()  # products of float32
 
 
 def test_what_has_underflowed_is_not_taken_for_forgotten():

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
+ByRank = TypeVar("ByRank", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,9 @@ class Timeline:
         """
         return self.ranks.together(f"{call}, of {self.lengths} steps")
 
-    def in_order(self, by_rank: list[Any]) -> list[Any]:
-        """Return what there is of every rank in the order of steps."""
-        return by_rank[::-1] if self.backwards else by_rank
+    def in_order(self, by_rank: ByRank) -> ByRank:
+        """Return what there is of every rank, a list or an array, in the order of steps."""
+        return by_rank[::-1] if self.backwards else by_rank  # type: ignore[no-any-return]
 
 
 _INSTEAD = (

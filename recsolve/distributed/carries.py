@@ -144,7 +144,7 @@ def _begun(given: Elements, guess: _Guess | None) -> Sent:
 
 def _told(given: Elements, arrays: Sequence[Array]) -> list[_Told]:
     """Return what each rank has told in the order of steps, as if all knew, and none guessed."""
-    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)  # type: ignore[arg-type]
+    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)
     return [
         _Told(length, True, False, element_of(given.few, [x[place] for x in parts]), after[place], cut[place])
         for place, length in enumerate(given.timeline.ordered)
@@ -181,7 +181,7 @@ def launched(
     axis, begin, stop = given.timeline, places.start, places.stop
     if not (is_plain(given.monoid, given.few[0], first) and places and first.size and all(axis.ordered[begin:stop])):
         return None
-    matrix, vector, after, cut = (axis.in_order(x)[begin:stop] for x in arrays)  # type: ignore[arg-type]
+    matrix, vector, after, cut = (axis.in_order(x)[begin:stop] for x in arrays)
     same = all(x.dtype == first.dtype and x.shape[1:] == first.shape for x in (matrix, vector, after))
     if not same or len({x.strides[0] for x in (matrix, vector, after, cut)}) != 1:  # as in messages of a device
         return None

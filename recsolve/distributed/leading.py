@@ -27,7 +27,6 @@ from recsolve.kernels.backends import scan
 from recsolve.kernels.gpu.ranks import probed, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
-from recsolve.kernels.monoids.float16 import HALF
 
 Found = TypeVar("Found")
 
@@ -51,7 +50,7 @@ def over_leading_ranks(
     given: Elements,
     run: Callable[[Array], Found],
     end: Callable[[Found, Array], Array],
-    mend: Callable[[Array, Array, int], Found],
+    mend: Callable[[Array, int, Array], Found],
     *,
     last: bool = False,
 ) -> Found:
@@ -62,7 +61,7 @@ def over_leading_ranks(
     given, run, end, last
         As of :func:`recsolve.distributed.carries.over_ranks`, which takes what nothing is proved of.
     mend : callable
-        ``mend(rows, state, count)`` returns what ``run(state)`` does, given the rows of a scan of which the first
+        ``mend(rows, count, state)`` returns what ``run(state)`` does, given the rows of a scan of which the first
         ``count`` do not stand.
     """
     if not _provable(given):
@@ -71,7 +70,7 @@ def over_leading_ranks(
     final, own = axis.final, min(axis.place, axis.final)
     told = lead.told if lead else composed(given, asked=axis.length > 0 and own < final)
     sent = axis.ranks.begin([lead.kind if lead else _COMPOSED], told)
-    begin = partial(mend, lead.rows, count=_FIRST * (lead.kind == _PROVEN)) if lead else run
+    begin = partial(mend, lead.rows, _FIRST * (lead.kind == _PROVEN)) if lead else run
     into: list[Array] = [given.start]  # by rank, as far as known
     found: list[Found] = []
     kinds: list[float] = []
@@ -82,14 +81,10 @@ def over_leading_ranks(
         if axis.ranks.on_device and not kinds:  # it goes on before the host knows whether that counts
             found = ahead(begin, states[own])
         kinds = kinds or axis.in_order(sent.numbers()[:, 0].tolist())
-        kept, proven = seen.read().astype(bool).all(axis=-1)
-        always = np.ones_like(kept)
-        for place in range(known, final):
-            right = True if not axis.ordered[place] else (kept, proven, always)[int(kinds[place])][place - known]
-            if not right:
-                break
-            into.append(states[place - known + 1])
-        at = len(into) - 1
+        kept, proven = np.asarray(seen.read().astype(bool).all(axis=-1))
+        stands = kept, proven, np.ones_like(kept)  # by kind
+        while (at := len(into) - 1) < final and (not axis.ordered[at] or stands[int(kinds[at])][at - known]):
+            into.append(states[at - known + 1])
         if last and at == final:
             axis.ranks.closed()
         if known <= own <= at:
@@ -127,7 +122,7 @@ def _provable(given: Elements) -> bool:
     if type(given.monoid) is not Affine or max(lengths) < MANY * _FIRST or sum(map(bool, lengths)) < 2:
         return False
     A, b = given.few
-    return b.dtype != HALF and (type(A) is Diagonal or (type(A) is Scalar and given.reset is None))
+    return b.dtype.char in "fdFD" and (type(A) is Diagonal or (type(A) is Scalar and given.reset is None))
 
 
 def _lead(given: Elements) -> _Lead | None:
@@ -149,23 +144,24 @@ def _shown(given: Elements) -> tuple[Array, Array] | None:
     Of what comes in, if it is as large as that size, or as any vector, next to nothing must be left beside it.
     """
     A, b, reset = _first_steps(given)
-    if not b[0].size:
+    row = b[0]
+    if not row.size:
         return None
-    if reset is None and is_plain(given.monoid, A, b) and taken(A.data, b[0]) and taken(b, b[0]):
+    if reset is None and is_plain(given.monoid, A, b) and taken(A.data, row) and taken(b, row):
         return probed(A.data, b, _least(b))
     xp, affine = namespace(b), MONOIDS["affine"]
     data, sizes = abs(A.data), abs(b)
-    size = scan(affine, (A._mapped(abs), sizes), initial=xp.zeros_like(sizes[0]), reset=reset)[-1]
+    size = scan(affine, (A._mapped(abs), sizes), initial=given.row.real, reset=reset)[-1]
     # What underflow takes away is less than what is added.
     left = affine.prepare((data, xp.full_like(data, np.finfo(data.dtype).tiny)))
     left = scan(affine, left, initial=xp.ones_like(data[0]), reset=reset)[-1]
     bound = element_of((A, b), [left, size])[0]
     if not bool(((size > 0) & _negligible(bound, xp.maximum(size, sizes.max(axis=0)), size)).all()):
         return None
-    return left.astype(b.dtype), size.astype(b.dtype)
+    return left.astype(A.data.dtype), size.astype(b.dtype)
 
 
-def _mended(given: Elements, rows: Array, state: Array, count: int) -> Array:
+def _mended(given: Elements, rows: Array, count: int, state: Array) -> Array:
     """Return rows of which the first ``count`` are taken anew, from the state that comes in."""
     if count:
         A, b, reset = _first_steps(given)
@@ -179,7 +175,7 @@ def _first_steps(given: Elements) -> tuple[Any, Array, Array | None]:
     return A, b, None if given.reset is None else given.reset[:_FIRST]
 
 
-def _folded(given: Elements, arrays: Sequence[Array], first: Array, places: range) -> tuple[Sequence[Array], Array]:
+def _folded(given: Elements, arrays: Sequence[Array], first: Array, places: range) -> tuple[Any, Array]:
     """Return the states that come into ranks, as if all that is told held, and whether it does, (2, ranks, n).
 
     A composed element holds where it has not overflowed; then, a proof.
@@ -188,7 +184,7 @@ def _folded(given: Elements, arrays: Sequence[Array], first: Array, places: rang
     if found is not None:
         return found
     xp, states = namespace(first), [first]
-    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)  # type: ignore[arg-type]
+    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)
     kept, proven = [], []
     for place in places:
         x, (A, b) = states[-1], element_of(given.few, [part[place] for part in parts])

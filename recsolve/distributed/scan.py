@@ -67,7 +67,7 @@ class _Among(Alone):
             completed[-1:] += comes
             return completed
 
-        return over_leading_ranks(given, run, lambda _, comes: given.run(comes)[-1], lambda _, comes, count: run(comes))
+        return over_leading_ranks(given, run, lambda _, comes: given.run(comes)[-1], lambda _, count, comes: run(comes))
 
 
 def scan_adjoint_shards(
