@@ -6,6 +6,7 @@ or a simulated one can serve too, and in a few tests processes.
 
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import product
 from threading import Barrier, Lock, Thread
 
 import cuda_host
@@ -164,12 +165,14 @@ def forgetting(rng, dtype=np.float64, batch=(), scalar=False):
 
 def plain(rng):
     """What forgets, in every dtype, structure and way to share it that one message is enough for."""
-    for dtype in (np.float64, np.float32, np.complex64):
-        for batch, scalar in (((), False), ((3,), True), ((2, 1), False)):
-            A, b = forgetting(rng, dtype, batch, scalar)
-            for lengths in (*EVENLY.values(), (0, 3000, 0, 3000), (3000, 7, 2993, 0), (1000, 0, 5000)):
-                reverse = bool(rng.integers(2))
-                yield Case("affine", (A, b), lengths, b[0] if rng.integers(2) else None, reverse=reverse)
+    ways = (*EVENLY.values(), (0, 3000, 0, 3000), (3000, 7, 2993, 0), (1000, 0, 5000))
+    for turn, (dtype, batch, scalar) in enumerate(
+        product((np.float64, np.float32, np.complex64), ((), (3,), (2, 1)), (False, True))
+    ):
+        A, b = forgetting(rng, dtype, batch, scalar)
+        for way in (turn, turn + 3):
+            reverse, start = bool(rng.integers(2)), b[0] if rng.integers(2) else None
+            yield Case("affine", (A, b), ways[way % 6], start, reverse=reverse)
     A, b = forgetting(rng)
     yield Case("affine", (A, b), EVENLY[3], b[0], reset=rng.random((T, 2)) < 0.01)
     yield Case("affine", (np.full((T, 1), 0.5), b), EVENLY[3], 7.0)
@@ -281,6 +284,36 @@ def test_processes_take_one_message_for_scans_and_one_for_what_comes_back(size):
     for start in found[2]:
         np.testing.assert_allclose(start, wanted.initial, rtol=1e-12, atol=1e-12)
     assert set(counts) == {3}  # the rows before, the cotangents, the sum for the initial state
+
+
+def failing(group, A, b, fault):
+    """Return how a scan ends of which one rank fails as it looks at its first steps, or runs; then all go on."""
+    import torch.distributed as dist
+
+    shards = [rs.distributed.shard(x, group) for x in (A, b)]
+
+    def fails(*args, **kwargs):
+        raise MemoryError("no room")
+
+    with pytest.MonkeyPatch.context() as patch:  # ranks are kept for other tests
+        if dist.get_rank(group) == 1:
+            patch.setattr(f"recsolve.distributed.{fault}", fails)
+        try:
+            rs.scan("affine", tuple(shards))
+            found = None
+        except Exception as error:
+            found = type(error).__name__, str(error)
+    rs.distributed.gather(rs.scan("affine", tuple(shards)))
+    return found
+
+
+@pytest.mark.parametrize("fault", ["leading._shown", "elements.Elements.run"])
+def test_a_rank_that_fails_before_its_message_ends_all(fault):
+    found = ranks.over(3, failing, *forgetting(np.random.default_rng(0)), fault)
+    assert found[1] == ("MemoryError", "no room")
+    for kind, text in (found[0], found[2]):
+        assert kind == "RankError"
+        assert "no room" in text
 
 
 def cases_on_a_device(rng, dtype):
