@@ -36,7 +36,7 @@ class Alone:
 
     def __init__(self, rec: Recurrence):
         self.whole = rec.window(0, rec.length)
-        self._parts: dict[tuple[int, int], Recurrence] = {}
+        self._parts: dict[tuple[int, int], CellRecurrence] = {}
         self._tests: dict[tuple[int, int], Problem] = {}
 
     @classmethod
@@ -44,21 +44,26 @@ class Alone:
         """Return those of a recurrence."""
         return cls._KNOWN.get(rec) or cls._KNOWN.setdefault(rec, cls(rec))
 
-    def after(self, state: Array) -> Recurrence:
-        """Return the own steps from a native state that comes in; they start again, where they are reset, as all do."""
-        whole = self.whole
-        assert isinstance(whole, CellRecurrence)
-        return whole if state is whole.initial else whole.starting(state)
+    def part(self, start: int, stop: int, before: Array | None = None) -> CellRecurrence:
+        """Return some of the steps, given the native state before them, or from no state in particular.
+
+        Resets inside go back to where those of the whole go.
+        """
+        key = start, stop
+        if key not in self._parts:
+            if len(self._parts) >= _KEPT:
+                self._parts.clear()
+                self._tests.clear()
+            found = self.whole if key == (0, self.whole.length) else self.whole.window(*key)
+            assert isinstance(found, CellRecurrence)
+            self._parts[key] = found
+        part = self._parts[key]
+        return part if before is None or before is part.initial else part.starting(before)
 
     def engine(self, like: Engine, start: int, stop: int) -> CompiledEngine:
         """Return the engine of some of the steps, as that of all is, which is compiled."""
         assert isinstance(like, CompiledEngine)
-        if (start, stop) not in self._parts:
-            if len(self._parts) >= _KEPT:
-                self._parts.clear()
-                self._tests.clear()
-            self._parts[start, stop] = self.whole.window(start, stop)
-        return type(like)(self._parts[start, stop], like.traced, like.backend)
+        return type(like)(self.part(start, stop), like.traced, like.backend)
 
     def tested(self, like: Engine, states: Array, start: int, stop: int, tolerance: Tolerance) -> tuple[Array, Array]:
         """Return which of the steps after ``start`` meet the tolerance, and max |r| of each, of states of all steps."""

@@ -34,10 +34,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
         own = Shot(task)
-        try:
-            found = _agreed(task, own)
-        finally:
-            own.wait()
+        found = _agreed(task, own)
     if found is None:
         return None
     told, final = found
@@ -59,8 +56,10 @@ def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
     axis = task.timeline
     first = axis.ranks.begin((), [own.first_end()], more=True)  # nobody looks at it before all is asked for
     truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
-    if own.able and axis.place:
-        own.follow(truth[axis.place])
+    new = own.taken_anew(truth[axis.place]) if own.able and axis.place else None
+    own.judge()  # which occupies a whole device: what other ranks wait for goes before it
+    if new is not None:
+        own.join(new)
     own.prepare()
     while True:
         arrays = own.arrays()
