@@ -102,6 +102,32 @@ def test_on_a_device_the_host_waits_for_one_message(bias, messages):
     _close(_gru(drive, weights), np.concatenate([r[4] for r in ranks]), ranks[0][5])
 
 
+def _written_to(group, length):
+    drive, weights, _ = _arrays(length, 0)
+    with simulated.gpu() as put, rs.backend("cuda"):
+        shared = {n: rs.distributed.shard(put(u), group) for n, u in drive.items()}
+        rec = _gru(shared, weights, put)
+        for _ in range(2):  # with what is kept of the first time
+            rs.solve(rec, method="auto")
+        for x in (*(u.local for u in shared.values()), rec.cell.mixings["n"].weight):
+            x *= np.float32(0.5)
+        sol = rs.solve(rec, method="auto")
+        return sol.way, sol.states.local.get(), sol.final.get()
+
+
+@needs_compiler
+def test_what_is_kept_from_solve_to_solve_sees_what_is_written_to_arrays():
+    drive, weights, _ = _arrays(1600, 0)
+    drive = {n: u * np.float32(0.5) for n, u in drive.items()}
+    ranks = over(2, _written_to, 1600)
+    assert {rank[0] for rank in ranks} == {"rounds"}
+    _close(
+        _gru(drive, {**weights, "n": weights["n"] * np.float32(0.5)}),
+        np.concatenate([r[1] for r in ranks]),
+        ranks[0][2],
+    )
+
+
 def _adjoints(put, rec, output, states, get):
     sol = rs.solve(rec, method="windowed")
     g = rs.adjoint(sol, output=output, final=put(np.ones(5, np.float32)))

@@ -92,12 +92,6 @@ class Machine(Protocol):
     def captured(self, run: Callable[[], None]) -> Callable[[], None]:
         """Return what does the same in one launch, as long as the arrays it uses are kept."""
 
-    def beside(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Launch by ``run`` what need not be done before what is asked for next; the result makes what follows wait.
-
-        Until that has been called, arrays that it uses are kept, and not written to.
-        """
-
     def clear(self, report: Array, size: int | None = None) -> None:
         """Set so many bytes of a report to zero, by default all."""
 
@@ -133,7 +127,6 @@ class Cuda:
         self._kernels = Kernels()
         self._launched: dict[tuple[Any, ...], tuple[Any, tuple[Any, ...]]] = {}  # kernels with what launches them
         self._readers: defaultdict[int, list[_Pinned]] = defaultdict(list)  # that nothing waits for, by their size
-        self._beside: Any = None  # a stream for what others need not wait for
         self._capturing: Any = None  # a stream, for one Python thread at a time
         self._lock = Lock()
         self._held: deque[Any] = deque(maxlen=_HELD)
@@ -204,20 +197,6 @@ class Cuda:
                     graph = stream.end_capture()
             self._held.append(graph)
         return graph
-
-    def beside(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Launch on another stream, after what has been asked for so far."""
-        import cupy
-
-        if self._beside is None:
-            self._beside = cupy.cuda.Stream(non_blocking=True)
-        before, done = (cupy.cuda.Event(disable_timing=True) for _ in "01")
-        before.record()
-        self._beside.wait_event(before)
-        with self._beside:
-            run()
-            done.record()
-        return lambda: cupy.cuda.get_current_stream().wait_event(done)
 
     def clear(self, report: Array, size: int | None = None) -> None:
         """Set bytes of a report to zero on the current stream."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,8 @@ from recsolve.distributed.alone import Alone
 from recsolve.distributed.messages import constant
 from recsolve.distributed.task import Facts, Task
 from recsolve.kernels.compile_clock import Stopwatch
+from recsolve.kernels.gpu.cell.solve_plan import FIELDS
 from recsolve.kernels.gpu.ranks import alike, joined, met_and_near
-from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.engine import Asked, Verdict
 from recsolve.solution import Solution
@@ -80,7 +80,6 @@ class Shot:
         self.asked: Asked | None = None
         self.again: Asked | None = None
         self.found: Verdict | None = None
-        self.waits: list[Callable[[], None]] = []  # for what reads states again
         self.known: list[Verdict] = []  # what has become of steps taken anew
         self.solved: Problem | None = None  # that of all steps, from what truly comes in
         self._solve()
@@ -93,7 +92,6 @@ class Shot:
         if self.task.guess is None and direct.__module__.startswith("recsolve."):
             if _whole(solver, self.problem):
                 self.asked = self.engine.ask(self.tolerance)
-                self.waits += [] if self.asked is None else [self.asked.judge()]
             found = solver.direct(self.problem) if self.asked is None else None
             self.found = found if isinstance(found, Verdict) else None
         driven = kind_of(self.rec.initial) == "cupy" and self.engine.compiled
@@ -116,8 +114,13 @@ class Shot:
 
     # Steps taken anew -------------------------------------------------------------------------------------------
 
-    def follow(self, start: Array, first: int = 0) -> None:
-        """Take some steps from ``first`` on anew, given the state before them."""
+    def judge(self) -> None:
+        """Have the device look at all steps once more, before any is written to."""
+        if self.asked is not None:
+            self.asked.judge()
+
+    def taken_anew(self, start: Array, first: int = 0) -> Array:
+        """Return some steps from ``first`` on, given the state before them."""
         self.follows = True
         if first == 0:
             self.start, self.back = start, 0
@@ -125,25 +128,21 @@ class Shot:
         stop = self.upto = min(first + self.some, self.rec.length)
         self.some *= _MORE
         with parts_as(self.engine):
-            if self.asked is not None:
-                self.again = self.alone.engine(self.engine, first, stop).ask(self.tolerance, start)
-                assert self.again is not None
-                self.again.judge(False)
-                new = self.again.states
-            else:
-                part = self._window(first, stop, start)
-                engine = part.bind()
-                walks = engine.compiled and part.length <= _WALKED
+            if self.asked is None:
+                engine = self.alone.part(first, stop, start).bind()
+                walks = engine.compiled and stop - first <= _WALKED
                 found = None if walks else engine.solve("sweeps", self.tolerance)
-                new = engine.walk() if found is None else found.states
-            self._join(new, first)
+                return engine.walk() if found is None else found.states
+            self.again = self.alone.engine(self.engine, first, stop).ask(self.tolerance, start)
+            assert self.again is not None
+            self.again.judge()
+            return self.again.states
 
-    def _join(self, new: Array, first: int) -> None:
+    def join(self, new: Array, first: int = 0) -> None:
         """Put in steps that have been taken anew, the last ones mixed with those that are there; test where they meet.
 
         Both meet the tolerance, and where weights fall slowly, so do means of them.
         """
-        self.wait()
         stop, xp = self.upto, namespace(new)
         mixed = min(_MIXED, len(new) // 2) if stop < self.rec.length else 0
         self.new = new[len(new) - mixed :]
@@ -166,7 +165,7 @@ class Shot:
         if begin == end:
             return
         before = self.states[begin - 1] if begin else self.start
-        problem = Problem(self._window(begin, end, before), self.tolerance, pin=True, jacobian=False)
+        problem = Problem(self.alone.part(begin, end, before), self.tolerance, pin=True, jacobian=False)
         F, met, near = problem.tested(self.states[begin:end])
         if values is not None:
             values[begin:end] = F
@@ -177,25 +176,18 @@ class Shot:
         """Return whether the steps taken anew meet the others, and how near, where there are none."""
         return constant(self.start, (), np.dtype(bool), 1), constant(self.start, (), self.rec.dtype, 0)
 
-    def _window(self, start: int, stop: int, before: Array) -> Recurrence:
-        return self.rec.window(start, stop, self.rec.wrap(before))
-
     def go_on(self, start: Array) -> None:
         """Take steps anew until they meet the others, from the first one if another state comes in."""
         self._note()
         if not same_bits(self.start, start):
-            self.follow(start)
+            self.join(self.taken_anew(start))
         while self.upto < self.rec.length and not self.met:
             self._note()
             self.back = len(self.new)
             self.states[self.upto - self.back : self.upto] = self.new
-            self.follow(self.new[-1], self.upto)
+            first = self.upto
+            self.join(self.taken_anew(self.new[-1], first), first)
         self.prepare()
-
-    def wait(self) -> None:
-        """Have what follows wait for what reads states again."""
-        while self.waits:
-            self.waits.pop()()
 
     def _note(self) -> None:
         """Read what has become of the steps that have been taken anew."""
@@ -216,7 +208,6 @@ class Shot:
             and self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is not None
         ):
             self.good = False
-        self.wait()
         if self.found is not None:
             values, judged = self.found.values, self.conclude()
             iterate = judged.evaluate(self.states) if values is None else judged.judge(self.states, values)
@@ -230,9 +221,8 @@ class Shot:
     def conclude(self) -> Problem:
         """Return the problem of all steps, from what truly comes in, which can wait until the others are told."""
         if self.solved is None or self.solved.recurrence.initial is not self.start:
-            part = self.rec if self.start is self.rec.initial else self._window(0, self.rec.length, self.start)
+            part = self.alone.part(0, self.rec.length, self.start)
             self.solved = Problem(part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
-            self.start = part.initial
         return self.solved
 
     def numbers(self) -> Told:
@@ -246,22 +236,25 @@ class Shot:
 
     def arrays(self) -> list[Array]:
         """Return the arrays of a message: what the device knows of the steps, and what comes out."""
-        words = [] if self.asked is None else [self.asked.told, (self.again or self.asked).told]
+        words = [constant(self.start, (FIELDS,), np.dtype(np.int32), 0)] * 2
+        if self.asked is not None:
+            words = [self.asked.told, (self.again or self.asked).told]
         return [self.met, self.near, *words, self.end]
 
-    def completed(self, told: Told, met: Array, near: Array, words: Sequence[Array]) -> tuple[Told, bool]:
-        """Return what a rank and its device have told, and whether its steps meet."""
-        told = told._replace(worst=max(told.worst, float(near)))
-        for one, *sizes in zip(words, told[5::2], told[6::2], strict=False):
-            assert self.asked is not None
-            verdict = self.asked.verdict(one, (int(sizes[0]), int(sizes[1])))
-            told = told._replace(
-                good=told.good and verdict.worst is not None,
-                worst=max(told.worst, verdict.worst or 0.0),
-                iterations=max(told.iterations, verdict.iterations),
-                largest=max(told.largest, verdict.largest or 0.0),
-            )
-        return told, bool(met)
+    def completed(self, numbers: Array, arrays: Sequence[Array]) -> tuple[list[Told], list[bool]]:
+        """Return what each rank and its device have told, and whether its steps meet, given these of all ranks."""
+        met, near, *words = arrays
+        self.words = [word[self.task.timeline.ranks.rank] for word in words]
+        told = [Told(*row) for row in numbers.tolist()]
+        for rank, (one, close) in enumerate(zip(told, near.tolist(), strict=True)):
+            good, worst, iterations, largest = one.good, max(one.worst, close), one.iterations, one.largest
+            for word, segments, groups in zip(words, one[5::2], one[6::2], strict=True):
+                if self.asked is not None and segments:
+                    brief = self.asked.brief(word[rank], (int(segments), int(groups)))
+                    good, worst = good and brief.good, max(worst, brief.worst)
+                    iterations, largest = max(iterations, brief.iterations), max(largest, brief.largest)
+            told[rank] = Told(good, worst, iterations, largest, one.stayed)
+        return told, met.tolist()
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""

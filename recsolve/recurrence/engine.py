@@ -59,6 +59,24 @@ class Verdict(NamedTuple):
     largest: float | None = None
 
 
+class Brief(NamedTuple):
+    """What is known of states that compiled loops have found, without them.
+
+    Attributes
+    ----------
+    good : bool
+        Whether all were written, tested, finite and within the tolerance.
+    worst : float
+    iterations : int
+    largest : float
+    """
+
+    good: bool
+    worst: float
+    iterations: int
+    largest: float
+
+
 class Asked(NamedTuple):
     """A solve that a device has been asked for, which the host has not waited for.
 
@@ -70,18 +88,20 @@ class Asked(NamedTuple):
     sizes : tuple of int
         What it takes beside that to say what has become of it.
     judge : callable
-        ``judge()`` does so beside what is asked for next, and returns what makes the rest wait: until then states are
-        not written to. ``judge(False)`` does so before that.
+        Asks for that, which reads the states again: until then they are not written to.
     verdict : callable
         ``verdict(told, sizes)`` returns the verdict, given these on the host: those of this solve, or of one of other
         steps.
+    brief : callable
+        ``brief(told, sizes)`` returns what of it other ranks want to know.
     """
 
     states: Array
     told: Array
     sizes: tuple[int, int]
-    judge: Callable[..., Callable[[], None]]
+    judge: Callable[[], None]
     verdict: Callable[[Array, tuple[int, int]], Verdict]
+    brief: Callable[[Array, tuple[int, int]], Brief]
 
 
 class Pulled(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property, partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from recsolve.kernels.starts import Starts
 from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
-from recsolve.recurrence.engine import Asked, CompiledEngine, Verdict, Way
+from recsolve.recurrence.engine import Asked, Brief, CompiledEngine, Verdict, Way
 
 if TYPE_CHECKING:
     from recsolve.kernels.gpu.cell.bound_cell import Bound
@@ -119,15 +118,10 @@ class FusedEngine(CompiledEngine):
         def verdict(told: Array, sizes: tuple[int, int]) -> Verdict:
             return _verdict(states, rows, test, findings(told, *sizes))
 
-        def judge(beside: bool = True) -> Callable[[], None]:
-            wait: Callable[[], None] = _nothing
-            if beside:
-                wait = outcome.judge_beside()
-            else:
-                outcome.judge()
-            return wait
+        def brief(told: Array, sizes: tuple[int, int]) -> Brief:
+            return _brief(states, test, findings(told, *sizes))
 
-        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), judge, verdict)
+        return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge, verdict, brief)
 
     def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence
@@ -142,17 +136,17 @@ class FusedEngine(CompiledEngine):
         return self._if_ready("adjoint", call)
 
 
-def _nothing() -> None:
-    pass
-
-
 def _verdict(states: Array, rows: int, test: tuple[float, float], found: Findings) -> Verdict:
     """Return what kernels say of the states that they have written and read again."""
-    good = found.complete and found.finite and found.met
+    good, worst, iterations, largest = _brief(states, test, found)
+    again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
+    counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
+    return Verdict(states, iterations, worst if good else None, counts=counts, largest=largest)
+
+
+def _brief(states: Array, test: tuple[float, float], found: Findings) -> Brief:
     worst = found.worst
     if found.segments > 1 and states.dtype == np.float64:  # the kernel gives a float32: no less than it was
         worst = float(np.nextafter(np.float32(worst), np.float32(np.inf)))
-    again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
     iterations = max(found.sweeps - 1, 0) if max(test) else 0
-    counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
-    return Verdict(states, iterations, worst if good else None, counts=counts, largest=found.largest)
+    return Brief(found.complete and found.finite and found.met, worst, iterations, found.largest)

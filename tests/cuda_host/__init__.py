@@ -202,10 +202,6 @@ class Host:
     def captured(self, run):
         return run
 
-    def beside(self, run):
-        run()
-        return lambda: None
-
     def clear(self, report, size=None):
         report.view(np.uint8)[:size] = 0
 

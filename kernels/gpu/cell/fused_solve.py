@@ -7,7 +7,7 @@ in one launch. What is returned follows step by step from its first state within
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from math import prod
@@ -238,10 +238,6 @@ class FusedCuda:
             with on(memory, self._machine) as machine:
                 machine.launch(ready.check(filled))
 
-        def judge_beside(held: Arrays = arrays) -> Callable[[], None]:
-            with on(memory, self._machine) as machine:
-                return machine.beside(lambda: machine.launch(ready.check(filled)))
-
         def report(held: Arrays = arrays) -> Array:
             with on(memory, self._machine) as machine:
                 machine.launch(ready.check(filled))
@@ -253,7 +249,7 @@ class FusedCuda:
             return added
 
         told = memory[: 4 * FIELDS].view(np.int32)
-        return Outcome(ready.plan, judge, report, ready.groups, sums, told, judge_beside)
+        return Outcome(ready.plan, judge, report, ready.groups, sums, told)
 
     def _aligned(self, way: Way, arrays: Arrays) -> Arrays:
         """Return arrays whose numbers lie between those of an array of their dtype as copies, where they are read."""

@@ -51,10 +51,6 @@ class Findings(NamedTuple):
     largest: float
 
 
-def _nothing() -> None:
-    """Wait for nothing."""
-
-
 class Outcome:
     """A solve that has been launched.
 
@@ -71,8 +67,6 @@ class Outcome:
         Returns what was added up, float64 (segments, sums, lanes).
     told : array of int32
         What kernels tell of the solve, where it lies on the device.
-    judge_beside : callable
-        Launches what reads the states again beside what is asked for next, and returns what makes the rest wait for it.
     """
 
     def __init__(
@@ -83,10 +77,9 @@ class Outcome:
         groups: int,
         sums: Callable[[], Array],
         told: Array,
-        judge_beside: Callable[[], Callable[[], None]] = lambda: _nothing,
     ):
         self.plan, self.judge, self.report, self.groups, self.sums = plan, judge, report, groups, sums
-        self.told, self.judge_beside = told, judge_beside
+        self.told = told
         self._found: Findings | None = None
 
     def verdict(self) -> Findings:
