@@ -15,14 +15,13 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace, same_bits
 from recsolve.base.shard import Timeline
-from recsolve.distributed.elements import SENT, Elements, composed, element_of, replaced, sent_of
+from recsolve.distributed.elements import Elements, composed, element_of, replaced, sent_of
 from recsolve.distributed.exchange import Sent
 from recsolve.distributed.messages import Soon, constant
-from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar
+from recsolve.jacobians import Diagonal, Identity
 from recsolve.jacobians.jacobian import Entries
 from recsolve.kernels.backends import scan
 from recsolve.kernels.gpu.ranks import agreed, alike, folded
-from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF
 from recsolve.kernels.monoids.monoid import Monoid
@@ -246,28 +245,14 @@ def _forgotten(given: Elements) -> _Guess | None:
         return None
 
     xp, least = namespace(b), float(np.finfo(b.dtype).eps) / 16
-    if not bool((abs(_passed(A, b, reset)) <= least).all()):
+    zero = xp.zeros_like(b[0])
+    left = scan(monoid, (A, xp.zeros_like(b)), initial=xp.ones_like(zero), reset=reset)[-1]
+    if not bool((abs(left) <= least).all()):
         return None
-    if type(A) not in SENT:
-        zero = xp.zeros_like(b[0])
-        end = scan(monoid, (A, b), initial=zero, reset=reset)[-1]
-        sizes = (A._mapped(abs), abs(b)) if isinstance(A, Entries) else None
-        return _Guess(end, abs(end) if sizes is None else scan(monoid, sizes, initial=zero, reset=reset)[-1])
-    # Both side by side, on an axis of their own: what comes out, and the size of what is summed up to it.
-    sides = A._mapped(lambda x: xp.stack([x, abs(x)], axis=1)), xp.stack([b, abs(b)], axis=1)
-    cut = None if reset is None else reset[:, None]
-    end, size = scan(monoid, sides, initial=xp.zeros_like(sides[1][0]), reset=cut)[-1]
-    return _Guess(end, size)
-
-
-def _passed(A: Jacobian, b: Array, reset: Array | None) -> Array:
-    """Return what is left of ones after some steps."""
-    xp = namespace(b)
-    if type(A) in (Scalar, Diagonal):
-        entries = A.diagonal().data
-        return (entries if reset is None else xp.where(reset, b.dtype.type(0), entries)).prod(axis=0)  # type: ignore[no-any-return]
-    start = xp.ones(b.shape[1:], b.dtype)
-    return scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
+    end = scan(monoid, (A, b), initial=zero, reset=reset)[-1]
+    if not isinstance(A, Entries):
+        return _Guess(end, abs(end))
+    return _Guess(end, scan(monoid, (A._mapped(abs), abs(b)), initial=zero.real, reset=reset)[-1])
 
 
 def _as_said(end: Array, said: Array, size: Array, given: Elements) -> Array:

@@ -23,7 +23,7 @@ from recsolve.kernels.summary import Summary
 
 _WIDTH = 64  # units of a lane up to which matrices are composed
 _SMALL = 16  # units of a lane up to which matrices that are known by their factors are composed
-SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
+_SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
 
 
 class Elements:
@@ -175,7 +175,7 @@ def sent_of(e: Any) -> list[Array] | None:
     if type(e) is PermutationDiagonal and not e.rows:
         full = (*e.leading, *e.layout.lanes, e.layout.lane_width)
         return [e.data, namespace(e.data).broadcast_to(e.index, full)]
-    return [e.data] if isinstance(e, Entries) and type(e) in SENT else None
+    return [e.data] if isinstance(e, Entries) and type(e) in _SENT else None
 
 
 def _with(e: Any, arrays: list[Array]) -> Any:
