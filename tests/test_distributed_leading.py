@@ -20,7 +20,7 @@ import recsolve as rs
 from recsolve.base.arrays import kind_of, namespace, to_host
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
-from recsolve.distributed import leading
+from recsolve.distributed import carries, leading
 from recsolve.distributed.elements import Elements
 from recsolve.distributed.exchange import Sent
 from recsolve.distributed.messages import Message, layout_of, views
@@ -57,7 +57,7 @@ class _Rank:
         self.meeting, self.rank, self.messages, self.over = meeting, rank, 0, False
         self.on_device = meeting.on_device
 
-    def begin(self, numbers=(), arrays=()):
+    def begin(self, numbers=(), arrays=(), brought=0):
         assert not self.over
         self.messages += 1
         sent, numbers = self.meeting.sent, np.asarray(numbers, float)
@@ -71,7 +71,8 @@ class _Rank:
                     there[rank] = x
             told = np.array([sent[rank][0] for rank in range(self.meeting.size)])
         with self.meeting.waiting():  # nobody goes on before all have read
-            return Sent(views(rows, numbers, arrays), lambda: (told, []))
+            found = views(rows, numbers, arrays)
+            return Sent(found, lambda: (told, [to_host(x) for x in found[:brought]]))
 
     def exchange(self, numbers, arrays):
         sent = self.begin(numbers, arrays)
@@ -100,7 +101,7 @@ def in_threads(case, put=None, backend="numpy"):
             with np.errstate(all="ignore"), rs.backend(backend):
                 y = leading.scan_over_ranks(given, last=True)
             assert kind_of(y) == kind_of(elements[1])
-            assert axis.ranks.over
+            assert axis.ranks.over or not leading._provable(given)
             found[rank], counts[rank] = to_host(y)[way], axis.ranks.messages
         except BaseException as error:
             failed.append(error)
@@ -332,13 +333,27 @@ def test_what_is_asked_for_before_the_message_is_read_is_put_right():
         judged(case, *in_threads(case, lambda x: x), count)
 
 
+def test_where_nothing_is_proven_a_second_message_compares(monkeypatch):
+    """As on the way back of solves, of which no rows can be taken anew."""
+    monkeypatch.setattr(leading, "_provable", lambda given: False)
+    for put in (None, lambda x: x):
+        for case, _ in cases_on_a_device(np.random.default_rng(2), np.float64):
+            y, found = in_threads(case, put)
+            judged(case, y, found, found)
+    assert found == 2  # where all forget
+
+
 @pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_kernels_find_and_prove_the_same(dtype, monkeypatch):
     monkeypatch.setattr(leading, "Soon", _There)
+    monkeypatch.setattr(carries, "Soon", _There)
     with simulated.gpu() as put:
         for case, count in cases_on_a_device(np.random.default_rng(2), dtype):
             judged(case, *in_threads(case, put, "cuda"), count)
+        monkeypatch.setattr(leading, "_provable", lambda given: False)
+        case = replace(case, reset=None)
+        judged(case, *in_threads(case, put, "cuda"), 2)
 
 
 class _There:
