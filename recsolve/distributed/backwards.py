@@ -80,7 +80,8 @@ class WayBack:
             self.cotangent, self.direct = cotangent_of(rec, trajectory, *given)
         self.follows = axis.length > 0 and axis.stop < axis.total  # whether something comes in
         if self.follows:
-            self.cotangent = self.cotangent.copy() if self.cotangent is given[0] else self.cotangent
+            mine = not any(self.cotangent is x for x in given)
+            self.cotangent = self.cotangent if mine else self.cotangent.copy()
             self.last = self.cotangent[-1:].copy()
 
     def gradients(self) -> Gradients:

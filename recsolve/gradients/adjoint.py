@@ -137,7 +137,8 @@ def native_cotangents(solution: Solution, given: Mapping[str, Any]) -> dict[str,
     if output is not None and rec.readout is not None:
         c["output"] = rec.in_order(rec.native(output, "output", tuple(solution.output.shape)), "output")
     elif output is not None:
-        shown = rec.output(namespace(trajectory).zeros_like(trajectory))
+        xp = namespace(trajectory)
+        shown = rec.output(xp.broadcast_to(xp.zeros((), trajectory.dtype), trajectory.shape))  # for its shape
         if isinstance(output, Mapping) and shown.shape != trajectory.shape:  # components are those of states
             raise TypeError(f"output is {type(output).__name__}; wanted an array of shape {tuple(shown.shape)}")
         c["output"] = native(output, "output", shown)
