@@ -303,6 +303,30 @@ def test_adjoint(name, way):
             near(found, wanted, 5000)
 
 
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[1], WAYS[3]], ids=str)
+def test_what_later_steps_hand_to_the_last_one_is_added_to_its_cotangent(name, way):
+    """On a device and on the host, resets included, and where walks before a segment begin at the last step."""
+    for T, reset in ((1, False), (33, True), (150, True)):
+        rec, inputs, starts = recurrence(name, T, reset=reset)
+        states, rng = loop(rec), np.random.default_rng(T)
+        cotangent, incoming = rng.standard_normal(rec.shape), np.asfortranarray(rng.standard_normal(rec.initial.shape))
+        added = cotangent.copy()
+        added[-1] += incoming
+        for x in (states, cotangent, incoming):
+            x.flags.writeable = False
+        with rs.backend("numba"):
+            loops = rec.bind().loops
+        for adjoint, how in ((fused(name).adjoint, way), (loops.adjoint, {})):
+            found, wanted = (
+                adjoint(inputs, states, *given, **how)
+                for given in ((cotangent, 1, starts, incoming), (added, 1, starts))
+            )
+            for x, y in zip((found[0], *found[1], *found[2:]), (wanted[0], *wanted[1], *wanted[2:]), strict=True):
+                near(x, y, 5000)
+            np.testing.assert_array_equal(found[0][-1], added[-1])
+
+
 class Counts(cuda_host.Host):
     """A machine that shows the counters of what it has solved last."""
 

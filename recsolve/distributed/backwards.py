@@ -13,7 +13,7 @@ from recsolve.distributed.carries import over_ranks
 from recsolve.distributed.elements import Elements
 from recsolve.distributed.messages import constant
 from recsolve.gradients.result import Gradients, initial_of
-from recsolve.gradients.solved import cotangent_of
+from recsolve.gradients.solved import cotangent_of, with_last
 from recsolve.kernels.gpu.ranks import agreed, alike
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.mixings import couples, plain_of
@@ -77,12 +77,8 @@ class WayBack:
     ):
         self.rec, self.trajectory, self.axis = rec, trajectory, axis
         with np.errstate(all="ignore"):
-            self.cotangent, self.direct = cotangent_of(rec, trajectory, *given)
+            self.cotangent, self.last, self.direct = cotangent_of(rec, trajectory, *given)
         self.follows = axis.length > 0 and axis.stop < axis.total  # whether something comes in
-        if self.follows:
-            mine = not any(self.cotangent is x for x in given)
-            self.cotangent = self.cotangent if mine else self.cotangent.copy()
-            self.last = self.cotangent[-1:].copy()
 
     def gradients(self) -> Gradients:
         """Return the gradients of the own steps."""
@@ -96,15 +92,12 @@ class WayBack:
     def surely(self) -> Gradients:
         """Return the same where nothing is guessed that is not looked at."""
         with np.errstate(all="ignore"):
-            if self.follows:
-                self.cotangent[-1:] = self.last
-            elements = _Elements(self.rec, self.trajectory, self.cotangent.copy(), self.axis)
+            elements = _Elements(self.rec, self.trajectory, with_last(self.cotangent, self.last), self.axis)
             return over_ranks(elements, self._run, lambda found, _: found._initial)
 
     def _run(self, carry: Array) -> Gradients:
-        if self.follows:
-            namespace(carry).add(self.last, carry, out=self.cotangent[-1:])
-        return Gradients(self.rec, self.trajectory, self.cotangent, self.direct)
+        incoming = carry if self.follows else self.last
+        return Gradients(self.rec, self.trajectory, self.cotangent, self.direct, incoming=incoming)
 
     def ahead(self) -> tuple[Gradients, Array] | None:
         """Return the same where compiled loops compute all of it and ranks forget, and whether that is right.

@@ -14,7 +14,7 @@ from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, pull_function
 from recsolve.gradients.of_history import adjoint_of, pull
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of, weight_cotangents
-from recsolve.gradients.solved import check_clamp, check_jacobian, clamp_adjoint
+from recsolve.gradients.solved import check_clamp, check_jacobian, clamp_adjoint, with_last
 from recsolve.gradients.transposes import sum_to
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.recurrence.base import Recurrence, check_known
@@ -76,6 +76,7 @@ class Gradients:
         cotangent: Array,
         direct: Cotangents | None = None,
         clamp: float | None = None,
+        incoming: Array | None = None,
     ):
         self._recurrence = recurrence
         self._direct = direct  # what a readout depends on besides the states
@@ -84,12 +85,13 @@ class Gradients:
         self._trajectory = trajectory
         check_clamp(clamp, recurrence)
         if isinstance(recurrence, HistoryRecurrence):
-            self._g = adjoint_of(recurrence, trajectory, cotangent)
+            self._g = adjoint_of(recurrence, trajectory, with_last(cotangent, incoming))
             return
-        found = engine.adjoint(trajectory, cotangent)
+        found = engine.adjoint(trajectory, cotangent, incoming)
         if found is not None and (clamp is None or bool((abs(found[0]) <= clamp).all())):
             self._g, self._compiled = found[0], _Compiled(*found[1:])
             return
+        cotangent = with_last(cotangent, incoming)
         with np.errstate(all="ignore"):
             self._previous = recurrence.previous(trajectory)
             _, self._J = engine.differentiate(self._previous)

@@ -24,10 +24,10 @@ from recsolve.windows_solution import WindowsSolution
 
 def cotangent_of(
     rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None, final: Array | None
-) -> tuple[Array, Cotangents | None]:
-    """Return the cotangent of the states, and what a readout depends on besides, of all native cotangents together.
+) -> tuple[Array, Array | None, Cotangents | None]:
+    """Return the cotangent of the states, what the last one has beside it, and what a readout depends on besides.
 
-    It may be an array that was given: nothing may write to it.
+    Both may be arrays that were given: nothing may write to them.
     """
     c, direct = states, None
     if output is not None and rec.readout is not None:
@@ -37,10 +37,16 @@ def cotangent_of(
         c = _with_output(rec, trajectory, output, c)
     if c is None:
         c = namespace(trajectory).zeros_like(trajectory)
-    if final is not None:
-        c = namespace(c).array(c) if c is states or c is output else c
-        c[-1] += final
-    return c, direct
+    return c, final, direct
+
+
+def with_last(cotangent: Array, incoming: Array | None) -> Array:
+    """Return a cotangent of the states with what the last one has beside it: a copy, where that is anything."""
+    if incoming is None:
+        return cotangent
+    c: Array = namespace(cotangent).array(cotangent)
+    c[-1] += incoming
+    return c
 
 
 def _with_output(rec: Recurrence, trajectory: Array, output: Array, states: Array | None) -> Array:

@@ -261,10 +261,18 @@ class Engine:
         """
         return step_that_differs(self.recurrence, lambda t: self._before(states, t), values)
 
-    def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
+    def adjoint(
+        self, states: Array, cotangent: Array, incoming: Array | None = None
+    ) -> tuple[Array, list[Array], Array, Array] | None:
         """Return all gradients from compiled loops; None where there are none.
 
         Of fewer states they are those of the first steps alone.
+
+        Parameters
+        ----------
+        states, cotangent : array, shape (T, *batch, *event)
+        incoming : array, shape (*batch, *event), optional
+            What steps after the last one hand to its state, beside its cotangent.
 
         Returns
         -------

@@ -129,7 +129,9 @@ class FusedEngine(CompiledEngine):
 
         return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), judge, verdict)
 
-    def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
+    def adjoint(
+        self, states: Array, cotangent: Array, incoming: Array | None = None
+    ) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence
         if rec.reset is not None and rec.restart is not rec.initial and bool(rec.reset.any()):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
@@ -138,7 +140,7 @@ class FusedEngine(CompiledEngine):
             drives, steps = self._drives, slice(0, len(states))
             inputs = Held([*(u[steps] if len(u) > 1 else u for u in inputs[:drives]), *inputs[drives:]])
             starts = starts.rest(states, 0)
-        call = partial(self.loops.adjoint, inputs, states, cotangent, self.batch, starts)
+        call = partial(self.loops.adjoint, inputs, states, cotangent, self.batch, starts, incoming)
         return self._if_ready("adjoint", call)
 
 
