@@ -25,11 +25,23 @@ STRUCTURES = [
     ("ranks/message", "Sum"),
     ("ranks/carries", "Probe"),
     ("ranks/carries", "Fold"),
+    ("ranks/carries", "Largest"),
     ("ranks/carries", "Agreement"),
     ("ranks/joins", "Join"),
     ("ranks/joins", "Meeting"),
 ]
-PLAIN = ("View", "Problem", "Message", "Sum", "Probe", "Fold", "Agreement", "Join", "Meeting")  # which are no templates
+PLAIN = (
+    "View",
+    "Problem",
+    "Message",
+    "Sum",
+    "Probe",
+    "Fold",
+    "Largest",
+    "Agreement",
+    "Join",
+    "Meeting",
+)  # which are no templates
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 

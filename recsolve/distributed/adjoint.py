@@ -15,6 +15,7 @@ from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline
 from recsolve.distributed.backwards import WayBack
+from recsolve.distributed.messages import constant
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.gradients.adjoint import check_given, native_cotangents
 from recsolve.gradients.of_windows import tree
@@ -108,7 +109,11 @@ class ShardedGradients:
         """Take the gradients of the own steps, and sum over ranks; return whether all ranks find them right."""
         self.local, solution = local, self._solution
         self._refused: dict[str, Exception] = {}
-        parts: dict[str, Any] = {"initial": into_initial(solution, local)}
+        rec, nothing = solution.recurrence, not (self._axis.begins or solution.recurrence.reset is not None)
+        own = (
+            constant(rec.initial, rec.initial.shape, rec.initial.dtype, 0) if nothing else into_initial(solution, local)
+        )
+        parts: dict[str, Any] = {"initial": own}
         for name in _SUMMED:
             try:
                 parts[name] = tree(lambda x: to_native(x, "a gradient"), getattr(local, name))

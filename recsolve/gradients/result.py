@@ -19,7 +19,7 @@ from recsolve.gradients.transposes import sum_to
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.engine import Pulled
+from recsolve.recurrence.engine import Engine, Pulled
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.recurrence.ragged_recurrence import RaggedRecurrence, weight_name
@@ -77,10 +77,11 @@ class Gradients:
         direct: Cotangents | None = None,
         clamp: float | None = None,
         incoming: Array | None = None,
+        engine: Engine | None = None,
     ):
         self._recurrence = recurrence
         self._direct = direct  # what a readout depends on besides the states
-        engine = recurrence.bind()
+        engine = recurrence.bind() if engine is None else engine
         self._compiled: _Compiled | None = None
         self._trajectory = trajectory
         check_clamp(clamp, recurrence)

@@ -155,7 +155,8 @@ class FusedCuda:
     ) -> tuple[Array, list[Array], Array, Array]:
         """Return the adjoint variables, the gradients to the drives, those to constants, and those to initial states.
 
-        ``incoming`` (*batch, [k], *lanes, n) is what steps after the last one hand to its state, beside ``cotangent``.
+        Of fewer states than steps they are those of the first ones alone. ``incoming`` (*batch, [k], *lanes, n) is what
+        steps after the last one hand to its state, beside ``cotangent``.
         Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
         to the initial state (k, *batch, *lanes, n) are float64, in which they are added up.
         """
@@ -194,7 +195,8 @@ class FusedCuda:
 
         written = parts(after - 1)
         shape = written[0].array.shape
-        full = [namespace(bases[0]).broadcast_to(x, shape) for x in bases[:inputs]]
+        moving = [x[: shape[0]] for x in bases[: self.drives]]
+        full = [namespace(bases[0]).broadcast_to(x, shape) for x in (*moving, *bases[self.drives : inputs])]
         drives = [Given(x[::-1] if back else x, i) for i, x in enumerate(full[: self.drives])]
         fixed = [Given(x[:1], self.drives + i) for i, x in enumerate(full[self.drives :])]
         if back:
@@ -206,7 +208,7 @@ class FusedCuda:
         if arrays[3]:
             others["incoming"] = Given(bases[-1][None], len(bases) - 1, axis)
         if len(arrays[2]) > 2:
-            mask = bases[after + 2]
+            mask = bases[after + 2][: shape[0]]
             mask = mask.reshape(*mask.shape, *(1,) * (len(shape) - mask.ndim))
             mask = namespace(mask).broadcast_to(mask, shape)
             others["cut"] = Given(mask[::-1] if back else mask, after + 2)
