@@ -7,6 +7,7 @@ from cuda_host.solves import kernels_of
 
 import recsolve as rs
 from recsolve.kernels.codegen.cuda_structures import constants
+from recsolve.kernels.gpu.cell.segment_sums import over_segments
 from recsolve.kernels.gpu.cell.solve_plan import Sizes, plan
 from recsolve.kernels.gpu.device import LITTLE, SHARED
 from recsolve.kernels.starts import Starts
@@ -325,6 +326,29 @@ def test_what_later_steps_hand_to_the_last_one_is_added_to_its_cotangent(name, w
             for x, y in zip((found[0], *found[1], *found[2:]), (wanted[0], *wanted[1], *wanted[2:]), strict=True):
                 near(x, y, 5000)
             np.testing.assert_array_equal(found[0][-1], added[-1])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_what_segments_have_added_up_is_rounded_once(dtype):
+    for shape in [(1, 3, 5), (7, 1, 1), (53, 4, 33)]:
+        sums = np.random.default_rng(0).standard_normal(shape)
+        kept, kind = sums.copy(), np.dtype("float32" if dtype == "float32" else "float64")
+        found = over_segments(sums, np.dtype(dtype), cuda_host.Host())
+        assert found.dtype == kind
+        exact, order = kept.sum(axis=0), len(sums) * np.finfo(float).eps * abs(kept).sum(axis=0)
+        assert (abs(found - exact) <= order + np.finfo(kind).eps / 2 * abs(exact)).all()
+
+
+def test_without_a_batch_sums_have_the_dtype_of_the_states():
+    rec, inputs, starts = recurrence("gru", 150, B=1, D=9, dtype="float32")
+    flat, start = [x[:, 0] if x.ndim == 3 else x for x in inputs], Starts(*(x[0] for x in starts[:2]))
+    states, c = loop(rec), np.random.default_rng(5).standard_normal((150, 9)).astype(np.float32)
+    wanted = fused("gru").adjoint(inputs, states, c[:, None], 1, starts, segments=5)
+    found = fused("gru").adjoint(flat, states[:, 0], c, 0, start, segments=5)
+    for x, y in zip((found[0], *found[1], *found[2:]), (wanted[0], *wanted[1], *wanted[2:]), strict=True):
+        assert x.dtype == np.float32
+        np.testing.assert_array_equal(x, y.reshape(x.shape).astype(np.float32))
+    assert wanted[2].dtype == wanted[3].dtype == np.float64
 
 
 class Counts(cuda_host.Host):

@@ -109,10 +109,8 @@ class ShardedGradients:
         """Take the gradients of the own steps, and sum over ranks; return whether all ranks find them right."""
         self.local, solution = local, self._solution
         self._refused: dict[str, Exception] = {}
-        rec, nothing = solution.recurrence, not (self._axis.begins or solution.recurrence.reset is not None)
-        own = (
-            constant(rec.initial, rec.initial.shape, rec.initial.dtype, 0) if nothing else into_initial(solution, local)
-        )
+        initial, some = solution.recurrence.initial, self._axis.begins or solution.recurrence.reset is not None
+        own = into_initial(solution, local) if some else constant(initial, initial.shape, initial.dtype, 0)
         parts: dict[str, Any] = {"initial": own}
         for name in _SUMMED:
             try:

@@ -174,7 +174,7 @@ class Gradients:
         leaves = {("drive", n): g for n, g in zip(names.drives, self._compiled.drives, strict=True)}
         totals, batch = self._compiled.constants, tuple(range(1, 1 + len(self._recurrence.batch)))
         totals = totals.sum(axis=batch) if batch else totals  # of all at once: on a GPU each sum is a launch
-        totals = totals.astype(self._g.dtype)
+        totals = totals.astype(self._g.dtype, copy=False)
         return Pulled(leaves | dict(zip(constants, totals, strict=True)), [])
 
     @cached_property

@@ -278,9 +278,11 @@ class Engine:
         -------
         adjoint : array, shape (T, *batch, *event)
         drives : list of array, shape (T, *batch, *lanes, n)
-        constants : array, shape (constants, *batch, *lanes, n), float64
-            Of mixings and parameters, in the order of the cell.
-        initial : array, shape (k, *batch, *lanes, n), float64
+        constants : array, shape (constants, *batch, *lanes, n)
+            Of mixings and parameters, in the order of the cell; float64, in which they are added up, or where there is
+            no batch perhaps rounded to the dtype of the states.
+        initial : array, shape (k, *batch, *lanes, n)
+            As those.
         """
         return None
 

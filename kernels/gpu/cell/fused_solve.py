@@ -18,6 +18,7 @@ import numpy as np
 from recsolve.base.arrays import Array, address, empty_in_order, namespace
 from recsolve.kernels.codegen.cuda_elementwise import elementwise_cell, module
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
+from recsolve.kernels.gpu.cell.segment_sums import over_segments
 from recsolve.kernels.gpu.cell.solve_layout import Given, Laid, Ready, in_shape, problem
 from recsolve.kernels.gpu.cell.solve_outcome import Outcome
 from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Sizes, Way, plan
@@ -158,9 +159,9 @@ class FusedCuda:
         Of fewer states than steps they are those of the first ones alone. ``incoming`` (*batch, [k], *lanes, n) is what
         steps after the last one hand to its state, beside ``cotangent``.
         Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
-        to the initial state (k, *batch, *lanes, n) are float64, in which they are added up.
+        to the initial state (k, *batch, *lanes, n) are added up in float64, and rounded where float32 has no batch.
         """
-        with on(states, self._machine):
+        with on(states, self._machine) as machine:
             axis = self._axis(batch)
             xp, sizes = namespace(states), self.sizes.backward()
             result = empty_in_order(states.shape, states, 1 + batch)
@@ -172,8 +173,8 @@ class FusedCuda:
             beyond = [] if incoming is None else [incoming.astype(_number(states), copy=False)]
             arrays = inputs, [states, cotangent, *gradients, result], _given(starts, states), beyond
             outcome = self._run("Backward", arrays, axis, None, (segments, burn, None))
-            sums = outcome.sums()
-            sums = in_shape(sums[0] if len(sums) == 1 else sums.sum(axis=0), part[::-1])
+            kind = np.dtype(np.float64) if batch else states.dtype  # what is added up once more is rounded then
+            sums = in_shape(over_segments(outcome.sums(), kind, machine), part[::-1])
             return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
 
     def _axis(self, batch: int) -> int | None:
