@@ -162,7 +162,7 @@ def test_cotangents_that_are_given_are_read_alone(name, order):
 def test_the_cotangent_of_an_output_is_that_of_the_states_where_they_are_shown(name):
     rec = gallery.recurrence(name, T=3)
     trajectory, c = np.ones(rec.shape), np.ones(rec.output(np.zeros(rec.shape)).shape)
-    assert (cotangent_of(rec, trajectory, None, c, None)[0] is c) == (name == "gru")
+    assert (cotangent_of(rec, trajectory, None, c)[0] is c) == (name == "gru")
 
 
 def torch_gradients(module, x, hx):

@@ -51,10 +51,7 @@ def _back(
     assert axis is not None
     if clamp is not None:
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
-    if final is not None:
-        (final,) = axis.ranks.total([final])
-    given = states, output, final if axis.ends else None
-    return WayBack(local.recurrence, local._iterate.states, given, axis)
+    return WayBack(local.recurrence, local._iterate.states, (states, output, final), axis)
 
 
 def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
@@ -180,7 +177,7 @@ def adjoint_of_shards(
             if not axis.total:
                 raise ValueError("final is given, but T = 0: the final state is the initial one")
             if not axis.ends:  # it is the same on all ranks, and counts once
-                c["final"] = namespace(c["final"]).zeros_like(c["final"])
+                c["final"] = constant(c["final"], c["final"].shape, c["final"].dtype, 0)
         with np.errstate(all="ignore"):
             found = ShardedGradients(solution, _back(solution, c["states"], c["output"], c["final"], clamp))
         axis.ranks.closed()

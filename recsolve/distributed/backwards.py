@@ -12,6 +12,7 @@ from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
 from recsolve.distributed.carries import over_ranks
 from recsolve.distributed.elements import Elements
+from recsolve.distributed.exchange import sums_of
 from recsolve.distributed.messages import constant
 from recsolve.gradients.result import Gradients, initial_of
 from recsolve.gradients.solved import cotangent_of, with_last
@@ -68,7 +69,8 @@ class WayBack:
     rec : Recurrence
     trajectory : array, shape (own steps, *batch, *event)
     given : tuple
-        Native cotangents of the own states, of the output and of the last state, or None.
+        Native cotangents of the own states, of the output, and what this rank adds to that of the last state of all;
+        or None.
     axis : Timeline
     """
 
@@ -83,7 +85,9 @@ class WayBack:
         self.engine = rec.bind()
         self.hurried = False  # whether gradients have been returned that rest on what the first steps of ranks say
         with np.errstate(all="ignore"):
-            self.cotangent, self.last, self.direct = cotangent_of(rec, trajectory, *given)
+            self.cotangent, self.direct = cotangent_of(rec, trajectory, *given[:2])
+        self.final = [] if given[2] is None else [given[2]]  # which ranks have not summed yet
+        self.last: Array | None = None  # their sum, where the last state is
         self.follows = axis.length > 0 and axis.stop < axis.total  # whether something comes in
 
     def gradients(self) -> Gradients:
@@ -99,9 +103,15 @@ class WayBack:
         """Return the same where nothing is guessed that is not looked at."""
         if self.hurried:
             _REMEMBERING.add(_cell_of(self.rec))
+        if self.final:
+            self._take_final(self.axis.ranks.total(self.final))
         with np.errstate(all="ignore"):
             elements = _Elements(self.rec, self.trajectory, with_last(self.cotangent, self.last), self.axis)
             return over_ranks(elements, self._run, lambda found, _: found._initial)
+
+    def _take_final(self, sums: list[Array]) -> None:
+        """Take the sum over ranks of what they add to the cotangent of the last state, if they do."""
+        self.final, self.last = [], sums[0] if sums and self.axis.ends else None
 
     def _run(self, carry: Array) -> Gradients:
         incoming = carry if self.follows else self.last
@@ -121,7 +131,8 @@ class WayBack:
             return None
         with np.errstate(all="ignore"):
             able, said, probed = self._said()
-            sent = axis.ranks.begin([able], [said])
+            sent = axis.ranks.begin([able], [said, *self.final])
+            self._take_final(sums_of(sent.arrays[1:]) if axis.ends else [])
             after = axis.in_order(list(range(axis.size)))[axis.place + 1 :]
             carry = sent.arrays[0][after[0]] if after else said
             # On a device it is asked for before anybody has looked at the message.

@@ -159,5 +159,5 @@ def gradients(
     clamp: float | None = None,
 ) -> Gradients:
     """Return what :func:`adjoint` does, of native arrays with steps as their first axis."""
-    cotangent, incoming, direct = cotangent_of(rec, trajectory, states, output, final)
-    return Gradients(rec, trajectory, cotangent, direct, clamp, incoming)
+    cotangent, direct = cotangent_of(rec, trajectory, states, output)
+    return Gradients(rec, trajectory, cotangent, direct, clamp, final)

@@ -23,11 +23,11 @@ from recsolve.windows_solution import WindowsSolution
 
 
 def cotangent_of(
-    rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None, final: Array | None
-) -> tuple[Array, Array | None, Cotangents | None]:
-    """Return the cotangent of the states, what the last one has beside it, and what a readout depends on besides.
+    rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None
+) -> tuple[Array, Cotangents | None]:
+    """Return the cotangent of the states, and what a readout depends on besides, of all native cotangents together.
 
-    Both may be arrays that were given: nothing may write to them.
+    It may be an array that was given: nothing may write to it.
     """
     c, direct = states, None
     if output is not None and rec.readout is not None:
@@ -37,7 +37,7 @@ def cotangent_of(
         c = _with_output(rec, trajectory, output, c)
     if c is None:
         c = namespace(trajectory).zeros_like(trajectory)
-    return c, final, direct
+    return c, direct
 
 
 def with_last(cotangent: Array, incoming: Array | None) -> Array:
