@@ -51,7 +51,7 @@ def with_last(cotangent: Array, incoming: Array | None) -> Array:
 
 def _with_output(rec: Recurrence, trajectory: Array, output: Array, states: Array | None) -> Array:
     """Return the cotangent of the states for one of the output, and one of the states beside it, in one pass."""
-    xp, shown = namespace(trajectory), _shown(rec)
+    xp, shown = namespace(trajectory), shown_part(rec)
     if shown is None:
         c = xp.zeros_like(trajectory) if states is None else xp.array(states)
         rec.pull_output(output, c)
@@ -71,7 +71,7 @@ def _with_output(rec: Recurrence, trajectory: Array, output: Array, states: Arra
     return c  # type: ignore[no-any-return]
 
 
-def _shown(rec: Recurrence) -> tuple[int, int] | None:
+def shown_part(rec: Recurrence) -> tuple[int, int] | None:
     """Return which part of the states the output is, and of how many; None where only ``pull_output`` knows."""
     kind = type(rec)
     if patched(rec):
