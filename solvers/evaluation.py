@@ -314,6 +314,11 @@ class Evaluation:
             return None
         return iterations(self.starts, self.recurrence.layout, self.recurrence.dtype)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether another trajectory can be tested after arrays of the recurrence have been written to."""
+        return self._bound is not None and self._bound.in_place
+
     @cached_property
     def _bound(self) -> Bound | None:
         """The cell as it is evaluated and tested in one launch; None where there are no such kernels for it."""

@@ -117,6 +117,27 @@ def raises(error):
     return fault
 
 
+def ahead(group, *, at=None, within=None, units=UNITS):
+    """Begin a second message before the first is read, and send a third one; fail at one of them."""
+    all_ranks, row = shared(group, np.ones(T)).timeline.ranks, np.ones(units)
+
+    def comes_to(place):
+        if at == place:
+            within()
+
+    with all_ranks.together("two messages ahead"):
+        comes_to(0)
+        first = all_ranks.begin([1.0], [row], more=True)
+        comes_to(1)
+        second = all_ranks.begin([2.0], [first.arrays[0].sum(axis=0)], brought=1)
+        comes_to(2)
+        (brought,) = second.told()[1]
+        third = all_ranks.exchange([3.0])
+        comes_to(3)
+        told = first.numbers().sum() + second.numbers().sum() + sum(one.numbers[0] for one in third)
+        return brought.sum() / row.size, told
+
+
 # What one rank does, as against what the others do: the calls, and what their errors say -----------------------------
 
 SCANNED = [scanned, {}]
@@ -148,6 +169,9 @@ DIFFER = [  # the faulty rank's call, the others' call, what is said of both
     ([gathered, {"dtype": np.float32}], [gathered, {}], ["float32", "float64"]),
     ([gathered, {"units": 3}], [gathered, {}], ["(3, 3)", "(3, 2)"]),
     ([gathered, {"lengths": [1, 4, 2]}], [gathered, {}], ["(1, 4, 2)", "(3, 2, 2)"]),
+    (SCANNED, [ahead, {}], ["recsolve.scan", "two messages ahead"]),
+    ([ahead, {"units": 1 << 15}], [ahead, {}], ["two messages ahead"]),
+    ([ahead, {}], [ahead, {"units": 1 << 15}], ["two messages ahead"]),
     ([joined, {"dtype": np.float32}], [joined, {}], ["float32", "float64"]),
     ([joined, {"units": 3}], [joined, {}], ["('steps', 3)", "('steps', 2)"]),
 ]
@@ -170,6 +194,8 @@ FAIL = [  # the faulty rank's call, the others' call, the error of the faulty ra
     ([adjoined, {"within": raises(MemoryError())}], [adjoined, {}], ("MemoryError", "")),
     ([adjoined, {"within": raises(KeyboardInterrupt())}], [adjoined, {}], ("KeyboardInterrupt", "")),
     ([layered, {"within": raises(MemoryError())}], [layered, {}], ("MemoryError", "")),
+    *(([ahead, {"within": raises(MemoryError()), "at": i}], [ahead, {}], ("MemoryError", "")) for i in range(3)),
+    ([ahead, {"within": raises(KeyboardInterrupt()), "at": 1}], [ahead, {}], ("KeyboardInterrupt", "")),
     ([adjoined, {"cotangent": None}], [adjoined, {}], ("ValueError", "no cotangent")),
 ]
 
@@ -187,6 +213,10 @@ def in_turn(group, table):
             found.append((type(error).__name__, str(error), getattr(error, "ranks", None)))
         np.testing.assert_array_equal(gathered(group), 1)
     return found
+
+
+def test_a_message_may_follow_before_the_first_is_read():
+    assert ranks.over(SIZE, ahead) == [(SIZE * SIZE, 6.0 * SIZE)] * SIZE
 
 
 def test_calls_that_differ_end_on_all_ranks():

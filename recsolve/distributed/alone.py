@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import CompiledEngine, Engine
+from recsolve.recurrence.fused_engine import FusedEngine
 from recsolve.solvers.problem import Problem
 
 _KEPT = 16  # parts of a recurrence
@@ -33,13 +35,20 @@ class Alone:
     _KNOWN: ClassVar[WeakKeyDictionary[Recurrence, Alone]] = WeakKeyDictionary()
 
     def __init__(self, rec: Recurrence):
-        self.whole, self._parts = rec.window(0, rec.length), dict[tuple[int, int], Recurrence]()
-        self._launched: dict[tuple[int, int], Any] = {}
+        self.whole = rec.window(0, rec.length)
+        self._parts: dict[tuple[int, int], Recurrence] = {}
+        self._tests: dict[tuple[int, int], Problem] = {}
 
     @classmethod
     def of(cls, rec: Recurrence) -> Alone:
         """Return those of a recurrence."""
         return cls._KNOWN.get(rec) or cls._KNOWN.setdefault(rec, cls(rec))
+
+    def after(self, state: Array) -> Recurrence:
+        """Return the own steps from a native state that comes in; they start again, where they are reset, as all do."""
+        whole = self.whole
+        assert isinstance(whole, CellRecurrence)
+        return whole if state is whole.initial else whole.starting(state)
 
     def engine(self, like: Engine, start: int, stop: int) -> CompiledEngine:
         """Return the engine of some of the steps, as that of all is, which is compiled."""
@@ -47,16 +56,24 @@ class Alone:
         if (start, stop) not in self._parts:
             if len(self._parts) >= _KEPT:
                 self._parts.clear()
-                self._launched.clear()
+                self._tests.clear()
             self._parts[start, stop] = self.whole.window(start, stop)
         return type(like)(self._parts[start, stop], like.traced, like.backend)
 
     def tested(self, like: Engine, states: Array, start: int, stop: int, tolerance: Tolerance) -> tuple[Array, Array]:
         """Return which of the steps after ``start`` meet the tolerance, and max |r| of each, of states of all steps."""
-        engine = self.engine(like, start, stop)
-        problem = Problem(engine.recurrence, tolerance, pin=True, jacobian=False, engine=engine)
-        if (start, stop) in self._launched:
-            vars(problem)["launched"] = self._launched[start, stop]
-        self._launched[start, stop] = problem.launched
+        problem, engine = self._tests.get((start, stop)), self.engine(like, start, stop)
+        if problem is None or not _is_of(problem, engine, tolerance):
+            problem = Problem(engine.recurrence, tolerance, pin=True, jacobian=False, engine=engine)
+            self._tests[start, stop] = problem
         _, met, near = problem.tested(states[start:stop])
         return met[1:], near.reshape(met.shape)[1:]
+
+
+def _is_of(problem: Problem, engine: Engine, tolerance: Tolerance) -> bool:
+    """Return whether a problem is what one of this engine would be: of the same function and the same arrays."""
+    kept = problem.engine
+    assert isinstance(kept, FusedEngine)
+    assert isinstance(engine, FusedEngine)
+    same = kept.traced is engine.traced and kept.backend == engine.backend and kept.inputs is engine.inputs
+    return same and kept.starts is engine.starts and problem.tolerance == tolerance and problem.in_place

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
@@ -26,6 +27,7 @@ from recsolve.kernels.gpu.ranks import summed
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _TEXT = 4096  # bytes of a text
 GOES_ON, FAILED = 0, 1  # what a header says of its rank
+_CODE, _DIGEST, _OWN, _MORE = range(4)  # the numbers of a header
 
 
 class Sent:
@@ -57,7 +59,8 @@ class Exchange(Gathering):
     def __init__(self, group: Any, timeout: float):
         super().__init__(group, timeout)
         self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
-        self._open: Sent | None = None  # a message under way
+        self._open: deque[Sent] = deque()  # messages under way
+        self._more = False  # whether another message follows before the last one is read
         self._amid = False  # whether the others may wait for the rest of a message
         self._over = False  # whether the call has ended on all ranks
 
@@ -95,38 +98,58 @@ class Exchange(Gathering):
             self._amid = False
             return unpack(rows, told, sent, arrays)
 
-    def begin(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = (), *, brought: int = 0) -> Sent:
-        """Send the same; a device may use the arrays at once, and nothing has waited for them.
+    def begin(
+        self,
+        numbers: Sequence[float] | Array = (),
+        arrays: Sequence[Array] = (),
+        *,
+        brought: int = 0,
+        more: bool = False,
+    ) -> Sent:
+        """Send the same; arrays may be used at once, for which a host does not wait that has asked a device for them.
 
-        They count once the numbers have been asked for, which raises what :meth:`exchange` does. The first ``brought``
-        of them come to the host too.
+        They count once the numbers have been asked for, which raises what :meth:`exchange` does.
+
+        Parameters
+        ----------
+        numbers, arrays
+        brought : int
+            How many of the first arrays come to the host too.
+        more : bool
+            Whether all ranks begin another message before they look at the numbers of this one.
         """
         sent = np.ascontiguousarray(numbers, np.float64)
         along, few = HEADER + self._along, arrays[:brought]
-        if not self.on_device or self._doing is None or layout_of(sent, arrays).length > along:
+        if self._doing is None or layout_of(sent, arrays).length > along:
             told, own = self._exchanged(sent, arrays)
             return Sent(own, lambda: (told, [to_host(x) for x in own[:brought]]))
-        self._settle()
-        with one_stream(True):
-            packed = self._packed(GOES_ON, sent, arrays)
+        if not self._more:
+            self._settle()
+        with one_stream(self.on_device):
+            packed = self._packed(GOES_ON, sent, arrays, more)
             rows, work = self._started(packed[:along], self.timeout)
             coming = self._arriving(work, rows, layout_of(sent, few).length)
+            if not self.on_device:
+                self._seen(work, coming, self.timeout)
             there = stacked(rows, sent, arrays)
 
         def read() -> tuple[Array, list[Array]]:
-            self._open = None
-            told = self._seen(work, coming, self.timeout)
+            while self._open[0] is not begun:  # those before it count first
+                self._open[0].numbers()
+            self._open.popleft()
+            told = self._seen(work if self.on_device else None, coming, self.timeout)
             self._counted(told)
             self._check(told, sent, arrays)
             return np.ascontiguousarray(told[:, HEADER : HEADER + sent.nbytes]).view(np.float64), views(told, sent, few)
 
-        self._open = Sent(there, read)
-        return self._open
+        begun = Sent(there, read)
+        self._open.append(begun)
+        return begun
 
     def _settle(self) -> None:
-        """Wait for a message that is under way, if one is."""
-        if self._open is not None:
-            self._open.numbers()
+        """Wait for messages that are under way, if any are."""
+        while self._open:
+            self._open[0].numbers()
 
     def total(self, arrays: Sequence[Array]) -> list[Array]:
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
@@ -143,9 +166,10 @@ class Exchange(Gathering):
         """Send a text to all ranks, and return those of all, in the order of ranks."""
         return [_decoded(message.arrays[0]) for message in self.exchange((), [_encoded(text)])]
 
-    def _packed(self, code: int, numbers: Array, arrays: Sequence[Array]) -> Any:
+    def _packed(self, code: int, numbers: Array, arrays: Sequence[Array], more: bool = False) -> Any:
         """Return a message as a tensor of bytes, at least as long as what goes along with the header."""
-        head = (code, self._digest(numbers, arrays), self._alarm.own)
+        self._more = more
+        head = (code, self._digest(numbers, arrays), self._alarm.own, more)
         return pack(head, numbers, arrays, least=HEADER + self._along, on_device=self.on_device)
 
     def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
@@ -173,14 +197,15 @@ class Exchange(Gathering):
 
     def _counted(self, told: Array) -> None:
         self.messages += 1
-        self._alarm.epoch = int(_numbers_of(told)[0, 2])
+        self._alarm.epoch = int(_numbers_of(told)[0, _OWN])
 
     def _check(self, seen: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
         heads = _numbers_of(seen)
-        failed = np.flatnonzero(heads[:, 0])
-        if not len(failed) and (heads[:, 1] == heads[0, 1]).all():
+        failed = np.flatnonzero(heads[:, _CODE])
+        if not len(failed) and (heads[:, _DIGEST] == heads[0, _DIGEST]).all():
             return
+        self._complete(seen)
         texts = self._texts(self._described(numbers, arrays))
         self._over = True
         if len(failed):
@@ -190,6 +215,12 @@ class Exchange(Gathering):
             f"ranks do different things: {told}; wanted the same call with the same arguments on every rank",
             tuple(r for r, text in enumerate(texts) if text != texts[self.rank]),
         )
+
+    def _complete(self, seen: Array) -> None:
+        """Send, in place of the message that others have begun before they look at this one, one that says nothing."""
+        if _numbers_of(seen)[:, _MORE].any() and not self._open:
+            self._heads(self._packed(FAILED, np.empty(0), ()), self.grace)
+        self._open.clear()
 
     def _texts(self, text: str, patience: float | None = None) -> list[str]:
         """Exchange a text of every rank."""

@@ -15,10 +15,11 @@ from recsolve.base.arrays import Array, kind_of, namespace, to_host
 from recsolve.kernels.gpu.device import Reader, on
 from recsolve.kernels.gpu.message import Packing
 
-HEADER = 32  # bytes: whether its rank goes on, the digest of its call and of what it sends, a number of its own
+HEADER = 32  # bytes: whether its rank goes on, the digest of what it does, a number of its own, and whether more comes
 _ALIGNED = 16
 _TO_HOST = 2  # the direction in which CUDA copies
 _LAYOUTS = 512  # that are remembered
+_LEAST = 4096  # bytes of memory that a device writes to
 
 
 # Whether bytes have come, and what gives them.
@@ -166,10 +167,8 @@ class Pinned:
     _KNOWN: ClassVar[dict[tuple[int, int], Pinned]] = {}  # by device and thread
 
     def __init__(self) -> None:
-        import cupy
 
-        self._event = cupy.cuda.Event(disable_timing=True)
-        self._told = self._room(4096)
+        self._rooms: list[tuple[Array, Any]] = []  # that nothing is under way to, with an event each
         self._packings: dict[Layout, Packing] = {}
 
     @classmethod
@@ -182,11 +181,14 @@ class Pinned:
             cls._KNOWN[key] = cls()
         return cls._KNOWN[key]
 
-    @staticmethod
-    def _room(size: int) -> Array:
+    def _room(self, size: int) -> tuple[Array, Any]:
+        import cupy
         import cupyx
 
-        return cupyx.empty_pinned((size,), np.uint8)  # type: ignore[no-any-return]
+        room, event = self._rooms.pop() if self._rooms else (None, cupy.cuda.Event(disable_timing=True))
+        if room is None or len(room) < size:
+            room = cupyx.empty_pinned((max(2 * size, _LEAST),), np.uint8)
+        return room, event
 
     def packed(self, head: Sequence[int], numbers: Array, arrays: Sequence[Array], layout: Layout, size: int) -> Any:
         """Return a message as bytes of the device: one launch."""
@@ -214,16 +216,21 @@ class Pinned:
         import cupy
 
         size = len(rows) * count
-        if size > len(self._told):
-            self._told = self._room(2 * size)
+        room, event = self._room(size)
         stream = cupy.cuda.get_current_stream()
         if size:
-            where, begins = self._told.ctypes.data, rows.data_ptr()
+            where, begins = room.ctypes.data, rows.data_ptr()
             cupy.cuda.runtime.memcpy2DAsync(
                 where, count, begins, rows.stride(0), count, len(rows), _TO_HOST, stream.ptr
             )
-        self._event.record(stream)
-        return lambda: bool(self._event.done), lambda: self._told[:size].reshape(len(rows), count).copy()
+        event.record(stream)
+
+        def told() -> Array:
+            found = room[:size].reshape(len(rows), count).copy()
+            self._rooms.append((room, event))
+            return found
+
+        return lambda: bool(event.done), told
 
 
 @contextmanager

@@ -76,7 +76,8 @@ class Ranks(Exchange):
                 "the same order on all ranks"
             )
         try:
-            self._doing, self._closed, self._amid, self._over, self._open = call, False, False, False, None
+            self._doing, self._closed, self._amid, self._over, self._more = call, False, False, False, False
+            self._open.clear()
             self._thread = get_ident()
             if self._said:
                 self._said = ""
@@ -123,7 +124,7 @@ class Ranks(Exchange):
                 self._give_up()
             else:
                 self._settle()
-                self._heads(self._packed(FAILED, np.empty(0), ()), self.grace)
+                self._complete(self._heads(self._packed(FAILED, np.empty(0), ()), self.grace)[0])
                 self._texts(self._said, self.grace)
         except RankError as other:  # they do not, or not yet
             error.add_note(str(other))

@@ -57,25 +57,18 @@ def solve_by_shooting(task: Task) -> Outcome | None:
 def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
     """Return what ranks have told, in the order of steps, once all follow from each other, and the last state."""
     axis = task.timeline
-    first = axis.ranks.begin([own.able], [own.first_end()])
+    first = axis.ranks.begin((), [own.first_end()], more=True)  # nobody looks at it before all is asked for
     truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
     if own.able and axis.place:
         own.follow(truth[axis.place])
     own.prepare()
-    if not first.numbers()[:, 0].all():
-        return None
     while True:
         arrays = own.arrays()
         sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
         own.conclude()
         truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[-1])))
-        numbers, (met, near, *words) = sent.told()
-        own.words = [word[axis.ranks.rank] for word in words]
-        said = [
-            own.completed(Told(*row), met[rank], near[rank], [word[rank] for word in words])
-            for rank, row in enumerate(numbers.tolist())
-        ]
-        told, meets = zip(*axis.in_order(said), strict=True)
+        told, meets = own.completed(*sent.told())
+        told, meets = axis.in_order(told), axis.in_order(meets)
         if not all(one.good for one in told) or not ordinary(own.states, max(one.largest for one in told)):
             return None
         if all(one.stayed for one in told[:-1]) and all(meets):

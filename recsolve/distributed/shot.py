@@ -15,6 +15,7 @@ from recsolve.distributed.alone import Alone
 from recsolve.distributed.messages import constant
 from recsolve.distributed.task import Facts, Task
 from recsolve.kernels.compile_clock import Stopwatch
+from recsolve.kernels.gpu.cell.solve_plan import FIELDS
 from recsolve.kernels.gpu.ranks import alike, joined, met_and_near
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.binding import parts_as
@@ -230,9 +231,8 @@ class Shot:
     def conclude(self) -> Problem:
         """Return the problem of all steps, from what truly comes in, which can wait until the others are told."""
         if self.solved is None or self.solved.recurrence.initial is not self.start:
-            part = self.rec if self.start is self.rec.initial else self._window(0, self.rec.length, self.start)
+            part = self.alone.after(self.start)
             self.solved = Problem(part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
-            self.start = part.initial
         return self.solved
 
     def numbers(self) -> Told:
@@ -246,22 +246,34 @@ class Shot:
 
     def arrays(self) -> list[Array]:
         """Return the arrays of a message: what the device knows of the steps, and what comes out."""
-        words = [] if self.asked is None else [self.asked.told, (self.again or self.asked).told]
+        words = [constant(self.start, (FIELDS,), np.dtype(np.int32), 0)] * 2
+        if self.asked is not None:
+            words = [self.asked.told, (self.again or self.asked).told]
         return [self.met, self.near, *words, self.end]
 
-    def completed(self, told: Told, met: Array, near: Array, words: Sequence[Array]) -> tuple[Told, bool]:
-        """Return what a rank and its device have told, and whether its steps meet."""
-        told = told._replace(worst=max(told.worst, float(near)))
-        for one, *sizes in zip(words, told[5::2], told[6::2], strict=False):
-            assert self.asked is not None
-            verdict = self.asked.verdict(one, (int(sizes[0]), int(sizes[1])))
-            told = told._replace(
-                good=told.good and verdict.worst is not None,
-                worst=max(told.worst, verdict.worst or 0.0),
-                iterations=max(told.iterations, verdict.iterations),
-                largest=max(told.largest, verdict.largest or 0.0),
-            )
-        return told, bool(met)
+    def completed(self, numbers: Array, arrays: Sequence[Array]) -> tuple[list[Told], list[bool]]:
+        """Return what each rank and its device have told, and whether its steps meet, given these of all ranks."""
+        met, near, *words = arrays
+        self.words = [word[self.task.timeline.ranks.rank] for word in words]
+        told = [Told(*row) for row in numbers.tolist()]
+        for rank, close in enumerate(near.tolist()):
+            known = told[rank]._replace(worst=max(told[rank].worst, close))
+            for word, sizes in zip(words, (known[5:7], known[7:9]), strict=True):
+                known = self._judged(known, word[rank], int(sizes[0]), int(sizes[1]))
+            told[rank] = known
+        return told, met.tolist()
+
+    def _judged(self, told: Told, word: Array, segments: int, groups: int) -> Told:
+        """Return what a rank has told, with what its device has."""
+        if self.asked is None or not segments:
+            return told
+        verdict = self.asked.verdict(word, (segments, groups))
+        return told._replace(
+            good=told.good and verdict.worst is not None,
+            worst=max(told.worst, verdict.worst or 0.0),
+            iterations=max(told.iterations, verdict.iterations),
+            largest=max(told.largest, verdict.largest or 0.0),
+        )
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""

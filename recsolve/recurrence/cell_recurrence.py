@@ -243,10 +243,18 @@ class CellRecurrence(Recurrence[UserArray]):
 
     def _remade(self, drive: Names, initial: Any, reset: Array | None, x: Array | None) -> Self:
         """Return a recurrence of the same class, with all that a subclass has added, on another drive."""
-        known = {name: vars(self)[name] for name in ("_has_constants", "rounding") if name in vars(self)}
-        part = changed(self, **known)  # of the function and its weights, not of the drive
+        part = changed(self, **self._of_function)
         CellRecurrence.__init__(part, self.cell, drive, initial, reset, self.kind, x, self.ties, self.readout)
         return part
+
+    def starting(self, initial: Array) -> Self:
+        """Return the same steps from another native state; resets go back to where they did."""
+        return changed(self, initial=initial, _held=None, **self._of_function)
+
+    @property
+    def _of_function(self) -> dict[str, Any]:
+        """What is known of the function and its weights, not of the drive."""
+        return {name: vars(self)[name] for name in ("_has_constants", "rounding") if name in vars(self)}
 
     @cached_property
     def rounding(self) -> float:

@@ -27,6 +27,11 @@ class Bound:
     axes : Axes
     like : array
         Whose memory order F and the Jacobian take.
+
+    Attributes
+    ----------
+    in_place : bool
+        Whether it reads the arrays themselves, so that it sees what is written to them later.
     """
 
     def __init__(self, kernels: ElementwiseCuda, inputs: Sequence[Array], starts: Starts, axes: Axes, like: Array):
@@ -35,6 +40,8 @@ class Bound:
         self.inputs = [aligned(x) for x in inputs]
         self.starts = [xp.ascontiguousarray(x).reshape(x.shape) for x in starts[:2]]
         self.reset = None if starts.reset is None else xp.ascontiguousarray(starts.reset)
+        apart = any(x is not y for x, y in zip(self.inputs, inputs, strict=True))
+        self.in_place = not apart and all(x is None or x.flags.c_contiguous for x in starts)
         self.order = memory_order(like, 1 + axes.batch)
         self.in_order = self.order == tuple(range(len(self.order)))
         self.steps: dict[Any, tuple[Step, list[tuple[int, int, int]], int] | None] = {}
