@@ -326,6 +326,14 @@ def test_what_later_steps_hand_to_the_last_one_is_added_to_its_cotangent(name, w
             for x, y in zip((found[0], *found[1], *found[2:]), (wanted[0], *wanted[1], *wanted[2:]), strict=True):
                 near(x, y, 5000)
             np.testing.assert_array_equal(found[0][-1], added[-1])
+        lost = incoming.copy()
+        lost.flat[-1] = np.nan
+        ours, theirs = (
+            adjoint(inputs, states, cotangent, 1, starts, lost, **how)
+            for adjoint, how in ((fused(name).adjoint, way), (loops.adjoint, {}))
+        )
+        assert np.isnan(theirs[0]).any()
+        np.testing.assert_array_equal(np.isnan(ours[0]), np.isnan(theirs[0]))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
