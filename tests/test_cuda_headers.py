@@ -17,6 +17,7 @@ STRUCTURES = [
     ("common/view", "View"),
     ("scan/problem", "Problem"),
     ("solve/problem", "Recurrence"),
+    ("solve/sums", "SegmentSums"),
     ("stage/each", "Elementwise"),
     ("stage/sweep", "Sweep"),
     ("stage/sweep", "Update"),
@@ -25,11 +26,12 @@ STRUCTURES = [
     ("ranks/message", "Sum"),
     ("ranks/carries", "Probe"),
     ("ranks/carries", "Fold"),
+    ("ranks/carries", "Largest"),
     ("ranks/carries", "Agreement"),
     ("ranks/joins", "Join"),
     ("ranks/joins", "Meeting"),
 ]
-PLAIN = ("View", "Problem", "Message", "Sum", "Probe", "Fold", "Agreement", "Join", "Meeting")  # which are no templates
+TEMPLATES = ("Recurrence", "Elementwise", "Sweep", "Update", "Walked")
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 
@@ -57,7 +59,7 @@ def test_structures_have_the_sizes_and_places_that_python_reads(tmp_path):
     ]
     for header, name in STRUCTURES:
         found = structure(header, name, **COUNTS)
-        kind = f"recsolve::{name}{'' if name in PLAIN else '<Counts>'}"
+        kind = f"recsolve::{name}{'<Counts>' if name in TEMPLATES else ''}"
         lines.append(f"using Seen{name} = {kind};\nstatic_assert(sizeof({kind}) == {found.itemsize});")
         lines += [f"static_assert(offsetof(Seen{name}, {field}) == {found.fields[field][1]});" for field in found.names]
     for array in ("in", "by_time_in"):

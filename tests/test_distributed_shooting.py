@@ -1,5 +1,9 @@
 """Solves of compiled loops over ranks: each as one solve of its own steps, and two messages."""
 
+from types import SimpleNamespace
+from unittest.mock import patch
+from weakref import WeakSet
+
 import cuda_host
 import gallery
 import numpy as np
@@ -8,6 +12,7 @@ from cuda_host import simulated
 from ranks import over
 
 import recsolve as rs
+from recsolve.distributed import backwards
 from recsolve.distributed.ranks import ranks_of
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
@@ -147,7 +152,7 @@ def _gradients(group, length, bias, lengths, gpu):
         kept = given.local.copy()
         rs.solve(rec, method="windowed")
         before = ranks.messages
-        rs.adjoint(rs.solve(rec, method="windowed"), states=given)
+        rs.adjoint(rs.solve(rec, method="windowed"), states=given, final=put(np.ones(5, np.float32)))
         sent = ranks.messages - before
         assert (given.local == kept).all()
         return sent, _adjoints(put, rec, given, given, get)
@@ -174,6 +179,47 @@ def test_gradients_are_those_of_one_device(bias, gpu):
         np.testing.assert_allclose(found, x, rtol=2e-4, atol=2e-5 * np.abs(x).max(), err_msg=str(i))
     if bias == 0:  # solves with two messages each, and gradients with one and a sum
         assert {r[0] for r in ranks} == {4}
+
+
+def _again(group, length, bias):
+    """The messages of two adjoints, each with what comes in guessed from few steps at first."""
+    drive, weights, _ = _arrays(length, bias)
+    c = np.random.default_rng(5).standard_normal((length, 5)).astype(np.float32)
+    few = patch.multiple(backwards, _FEWEST=16, _SHARE=2, _MOST=16, _REMEMBERING=WeakSet())
+    with few, simulated.gpu() as put, rs.backend("cuda"):
+        shared = {n: rs.distributed.shard(put(u), group) for n, u in drive.items()}
+        sol, ranks, found = rs.solve(_gru(shared, weights, put), method="windowed"), ranks_of(group), []
+        for _ in range(2):
+            before = ranks.messages
+            g = rs.adjoint(sol, output=rs.distributed.shard(put(c), group))
+            found.append((ranks.messages - before, g.states.local.get(), g.mixings.r.get()))
+        return found
+
+
+@needs_compiler
+def test_a_cell_that_remembers_more_than_a_few_steps_is_asked_for_more_from_then_on():
+    ranks = over(2, _again, 1600, 3)
+    drive, weights, _ = _arrays(1600, 3)
+    c = np.random.default_rng(5).standard_normal((1600, 5)).astype(np.float32)
+    wanted = rs.adjoint(rs.solve(_gru(drive, weights), method="windowed"), output=c)
+    for call in (0, 1):
+        found = np.concatenate([r[call][1] for r in ranks])
+        np.testing.assert_allclose(found, wanted.states, rtol=2e-4, atol=2e-5 * np.abs(wanted.states).max())
+        np.testing.assert_allclose(ranks[0][call][2], wanted.mixings.r, rtol=2e-4)
+    assert [r[1][0] for r in ranks] == [2, 2]
+    assert min(r[0][0] for r in ranks) > 2
+
+
+@pytest.mark.parametrize("size", [np.inf, np.nan])
+def test_an_adjoint_that_is_not_finite_excuses_no_other_one(size):
+    back = object.__new__(backwards.WayBack)
+    back.axis = SimpleNamespace(place=1)
+    said, probed = np.ones((2, 3), np.float32), np.full((300, 2, 3), 2, np.float32)
+    assert back._agrees(said + np.float32(1e-5), said, probed)
+    probed[7, 1, 1], end = size, said.copy()
+    end[1, 1] = 1 + 1e-5
+    assert not back._agrees(end, said, probed)
+    assert back._agrees(said, said, probed)
 
 
 def _dense(put, length, group=None):

@@ -7,6 +7,7 @@ from cuda_host.solves import kernels_of
 
 import recsolve as rs
 from recsolve.kernels.codegen.cuda_structures import constants
+from recsolve.kernels.gpu.cell.segment_sums import over_segments
 from recsolve.kernels.gpu.cell.solve_plan import Sizes, plan
 from recsolve.kernels.gpu.device import LITTLE, SHARED
 from recsolve.kernels.starts import Starts
@@ -301,6 +302,61 @@ def test_adjoint(name, way):
         constants = [*exact.mixings.values(), *exact.parameters.values()]
         for found, wanted in zip(totals.sum(axis=1), constants, strict=True):
             near(found, wanted, 5000)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[1], WAYS[3]], ids=str)
+def test_what_later_steps_hand_to_the_last_one_is_added_to_its_cotangent(name, way):
+    """On a device and on the host, resets included, and where walks before a segment begin at the last step."""
+    for T, reset in ((1, False), (33, True), (150, True)):
+        rec, inputs, starts = recurrence(name, T, reset=reset)
+        states, rng = loop(rec), np.random.default_rng(T)
+        cotangent, incoming = rng.standard_normal(rec.shape), np.asfortranarray(rng.standard_normal(rec.initial.shape))
+        added = cotangent.copy()
+        added[-1] += incoming
+        for x in (states, cotangent, incoming):
+            x.flags.writeable = False
+        with rs.backend("numba"):
+            loops = rec.bind().loops
+        for adjoint, how in ((fused(name).adjoint, way), (loops.adjoint, {})):
+            found, wanted = (
+                adjoint(inputs, states, *given, **how)
+                for given in ((cotangent, 1, starts, incoming), (added, 1, starts))
+            )
+            for x, y in zip((found[0], *found[1], *found[2:]), (wanted[0], *wanted[1], *wanted[2:]), strict=True):
+                near(x, y, 5000)
+            np.testing.assert_array_equal(found[0][-1], added[-1])
+        lost = incoming.copy()
+        lost.flat[-1] = np.nan
+        ours, theirs = (
+            adjoint(inputs, states, cotangent, 1, starts, lost, **how)
+            for adjoint, how in ((fused(name).adjoint, way), (loops.adjoint, {}))
+        )
+        assert np.isnan(theirs[0]).any()
+        np.testing.assert_array_equal(np.isnan(ours[0]), np.isnan(theirs[0]))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_what_segments_have_added_up_is_rounded_once(dtype):
+    for shape in [(1, 3, 5), (7, 1, 1), (53, 4, 33)]:
+        sums = np.random.default_rng(0).standard_normal(shape)
+        kept, kind = sums.copy(), np.dtype("float32" if dtype == "float32" else "float64")
+        found = over_segments(sums, np.dtype(dtype), cuda_host.Host())
+        assert found.dtype == kind
+        exact, order = kept.sum(axis=0), len(sums) * np.finfo(float).eps * abs(kept).sum(axis=0)
+        assert (abs(found - exact) <= order + np.finfo(kind).eps / 2 * abs(exact)).all()
+
+
+def test_without_a_batch_sums_have_the_dtype_of_the_states():
+    rec, inputs, starts = recurrence("gru", 150, B=1, D=9, dtype="float32")
+    flat, start = [x[:, 0] if x.ndim == 3 else x for x in inputs], Starts(*(x[0] for x in starts[:2]))
+    states, c = loop(rec), np.random.default_rng(5).standard_normal((150, 9)).astype(np.float32)
+    wanted = fused("gru").adjoint(inputs, states, c[:, None], 1, starts, segments=5)
+    found = fused("gru").adjoint(flat, states[:, 0], c, 0, start, segments=5)
+    for x, y in zip((found[0], *found[1], *found[2:]), (wanted[0], *wanted[1], *wanted[2:]), strict=True):
+        assert x.dtype == np.float32
+        np.testing.assert_array_equal(x, y.reshape(x.shape).astype(np.float32))
+    assert wanted[2].dtype == wanted[3].dtype == np.float64
 
 
 class Counts(cuda_host.Host):

@@ -13,6 +13,7 @@ from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Banded, LowRank, PermutationDiagonal
 from recsolve.kernels.gpu import block_walk
 from recsolve.kernels.gpu.cell.fused_solve import fused
+from recsolve.kernels.gpu.ranks import largest
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.starts import Starts
 from recsolve.recurrence.current import traced_now
@@ -351,3 +352,24 @@ def test_matrices_with_few_entries(kind):
         ):
             found = rs.scan("affine", (A, cupy.asarray(b)), reverse=True)
             np.testing.assert_allclose(found.get(), rs.scan("affine", (matrix, b), reverse=True), rtol=1e-9, atol=1e-9)
+
+
+def test_cotangents_go_to_the_way_back_as_they_are():
+    """One of the output and one of the final state, without a batch and with one; the largest of rows beside it."""
+    import cupy
+
+    for batch in ((), (2,)):
+        host = gallery.recurrence("gru", "diagonal", T=5000, batch=batch, units=64, dtype=np.float32)
+        drive = {n: cupy.asarray(u) for n, u in host.drive.items()}
+        sol = rs.solve(host.cell.to("cupy").recurrence(drive=drive, initial=cupy.asarray(host.initial)))
+        rng = np.random.default_rng(0)
+        c, final = (rng.standard_normal(shape).astype(np.float32) for shape in (host.shape, host.initial.shape))
+        given = {"output": cupy.asarray(c), "final": cupy.asarray(final)}
+        found = rs.adjoint(sol, **given)
+        wanted = rs.adjoint(rs.solve(host, method="sequential"), output=c, final=final)
+        pairs = [(found.states, wanted.states), (found.initial, wanted.initial)]
+        pairs += [(found.mixings[n], g) for n, g in wanted.mixings.items()]
+        for ours, theirs in pairs:
+            np.testing.assert_allclose(ours.get(), theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
+        np.testing.assert_array_equal(given["output"].get(), c)
+        np.testing.assert_array_equal(largest(given["output"][:300]).get(), np.abs(c[:300]).max(axis=0))

@@ -1,5 +1,7 @@
 """Law 5: gradients against finite differences, against torch, and tangent against adjoint."""
 
+from itertools import combinations
+
 import gallery
 import numpy as np
 import pytest
@@ -7,6 +9,7 @@ from hypothesis import given
 from test_laws import STRUCTURES, affine
 
 import recsolve as rs
+from recsolve.gradients.solved import cotangent_of
 
 SOLVERS = sorted(rs.solvers.REGISTRY)
 
@@ -125,6 +128,41 @@ def test_cotangents_add_up():
         rs.adjoint(sol, **{n: x}).initial for n, x in (("states", states), ("output", output), ("final", final))
     )
     np.testing.assert_allclose(together, parts, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm", "function"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_cotangents_that_are_given_are_read_alone(name, order):
+    """Arrays that may not be written to, alone and together, limited and not, in any order of memory."""
+    if name == "function":
+        rec = rs.Recurrence.from_function(lambda h, u: 0.5 * h + u, inputs=np.ones((9, 2, 4)), initial=np.zeros((2, 4)))
+    else:
+        rec = gallery.recurrence(name, "dense" if name == "gru" else "diagonal", T=9, units=4)
+    sol, rng, given = solved(rec), np.random.default_rng(0), {}
+    for what in ("states", "output", "final"):
+        given[what] = np.asarray(rng.standard_normal(getattr(sol, what).shape), order=order)
+        given[what].flags.writeable = False
+    kept = {what: x.tobytes() for what, x in given.items()}
+    for names in [n for k in (1, 2, 3) for n in combinations(given, k)]:
+        some = {what: given[what] for what in names}
+        whole = np.zeros(rec.shape)
+        whole += some.get("states", 0.0)
+        shown = rec.output(whole)
+        shown += some.get("output", 0.0)
+        whole[-1] += some.get("final", 0.0)
+        for clamp in (None, 0.5):
+            g, wanted = rs.adjoint(sol, **some, clamp=clamp), rs.adjoint(sol, states=whole, clamp=clamp)
+            g.states[...] = 0
+            np.testing.assert_array_equal(g.states, wanted.states)
+            np.testing.assert_array_equal(g.initial, wanted.initial)
+    assert kept == {what: x.tobytes() for what, x in given.items()}
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_the_cotangent_of_an_output_is_that_of_the_states_where_they_are_shown(name):
+    rec = gallery.recurrence(name, T=3)
+    trajectory, c = np.ones(rec.shape), np.ones(rec.output(np.zeros(rec.shape)).shape)
+    assert (cotangent_of(rec, trajectory, None, c)[0] is c) == (name == "gru")
 
 
 def torch_gradients(module, x, hx):

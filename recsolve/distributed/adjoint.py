@@ -15,6 +15,7 @@ from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline
 from recsolve.distributed.backwards import WayBack
+from recsolve.distributed.messages import constant
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.gradients.adjoint import check_given, native_cotangents
 from recsolve.gradients.of_windows import tree
@@ -50,10 +51,7 @@ def _back(
     assert axis is not None
     if clamp is not None:
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
-    if final is not None:
-        (final,) = axis.ranks.total([final])
-    given = states, output, final if axis.ends else None
-    return WayBack(local.recurrence, local._iterate.states, given, axis)
+    return WayBack(local.recurrence, local._iterate.states, (states, output, final), axis)
 
 
 def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
@@ -108,7 +106,9 @@ class ShardedGradients:
         """Take the gradients of the own steps, and sum over ranks; return whether all ranks find them right."""
         self.local, solution = local, self._solution
         self._refused: dict[str, Exception] = {}
-        parts: dict[str, Any] = {"initial": into_initial(solution, local)}
+        initial, some = solution.recurrence.initial, self._axis.begins or solution.recurrence.reset is not None
+        own = into_initial(solution, local) if some else constant(initial, initial.shape, initial.dtype, 0)
+        parts: dict[str, Any] = {"initial": own}
         for name in _SUMMED:
             try:
                 parts[name] = tree(lambda x: to_native(x, "a gradient"), getattr(local, name))
@@ -177,7 +177,7 @@ def adjoint_of_shards(
             if not axis.total:
                 raise ValueError("final is given, but T = 0: the final state is the initial one")
             if not axis.ends:  # it is the same on all ranks, and counts once
-                c["final"] = namespace(c["final"]).zeros_like(c["final"])
+                c["final"] = constant(c["final"], c["final"].shape, c["final"].dtype, 0)
         with np.errstate(all="ignore"):
             found = ShardedGradients(solution, _back(solution, c["states"], c["output"], c["final"], clamp))
         axis.ranks.closed()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
@@ -11,17 +12,21 @@ from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
 from recsolve.distributed.carries import over_ranks
 from recsolve.distributed.elements import Elements
+from recsolve.distributed.exchange import sums_of
 from recsolve.distributed.messages import constant
 from recsolve.gradients.result import Gradients, initial_of
-from recsolve.gradients.solved import cotangent_of
-from recsolve.kernels.gpu.ranks import agreed, alike
+from recsolve.gradients.solved import cotangent_of, with_last
+from recsolve.kernels.gpu.ranks import agreed, alike, largest, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.mixings import couples, plain_of
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.fused_engine import FusedEngine
 
-_FEWEST, _SHARE = 256, 64  # steps that say what all hand on: at least, and which share of them
+# Steps that say what all hand on: at least, which share of them, and at most until that has not sufficed for a cell.
+_FEWEST, _SHARE, _MOST = 256, 64, 2048
+_REMEMBERING: WeakSet[Cell] = WeakSet()
 _UNITS = 128  # rounding units of the largest of them by which what was said may miss what came out
 
 
@@ -64,7 +69,8 @@ class WayBack:
     rec : Recurrence
     trajectory : array, shape (own steps, *batch, *event)
     given : tuple
-        Native cotangents of the own states, of the output and of the last state, or None.
+        Native cotangents of the own states, of the output, and what this rank adds to that of the last state of all;
+        or None.
     axis : Timeline
     """
 
@@ -76,12 +82,13 @@ class WayBack:
         axis: Timeline,
     ):
         self.rec, self.trajectory, self.axis = rec, trajectory, axis
+        self.engine = rec.bind()
+        self.hurried = False  # whether gradients have been returned that rest on what the first steps of ranks say
         with np.errstate(all="ignore"):
-            self.cotangent, self.direct = cotangent_of(rec, trajectory, *given)
+            self.cotangent, self.direct = cotangent_of(rec, trajectory, *given[:2])
+        self.final = [] if given[2] is None else [given[2]]  # which ranks have not summed yet
+        self.last: Array | None = None  # their sum, where the last state is
         self.follows = axis.length > 0 and axis.stop < axis.total  # whether something comes in
-        if self.follows:
-            self.cotangent = self.cotangent.copy() if self.cotangent is given[0] else self.cotangent
-            self.last = self.cotangent[-1:].copy()
 
     def gradients(self) -> Gradients:
         """Return the gradients of the own steps."""
@@ -94,16 +101,21 @@ class WayBack:
 
     def surely(self) -> Gradients:
         """Return the same where nothing is guessed that is not looked at."""
+        if self.hurried:
+            _REMEMBERING.add(_cell_of(self.rec))
+        if self.final:
+            self._take_final(self.axis.ranks.total(self.final))
         with np.errstate(all="ignore"):
-            if self.follows:
-                self.cotangent[-1:] = self.last
-            elements = _Elements(self.rec, self.trajectory, self.cotangent.copy(), self.axis)
+            elements = _Elements(self.rec, self.trajectory, with_last(self.cotangent, self.last), self.axis)
             return over_ranks(elements, self._run, lambda found, _: found._initial)
 
+    def _take_final(self, sums: list[Array]) -> None:
+        """Take the sum over ranks of what they add to the cotangent of the last state, if they do."""
+        self.final, self.last = [], sums[0] if sums and self.axis.ends else None
+
     def _run(self, carry: Array) -> Gradients:
-        if self.follows:
-            namespace(carry).add(self.last, carry, out=self.cotangent[-1:])
-        return Gradients(self.rec, self.trajectory, self.cotangent, self.direct)
+        incoming = carry if self.follows else self.last
+        return Gradients(self.rec, self.trajectory, self.cotangent, self.direct, incoming=incoming, engine=self.engine)
 
     def ahead(self) -> tuple[Gradients, Array] | None:
         """Return the same where compiled loops compute all of it and ranks forget, and whether that is right.
@@ -118,8 +130,9 @@ class WayBack:
         if any(map(couples, map(plain_of, rec.cell.mixings.values()))):
             return None
         with np.errstate(all="ignore"):
-            able, said, size = self._said()
-            sent = axis.ranks.begin([able], [said])
+            able, said, probed = self._said()
+            sent = axis.ranks.begin([able], [said, *self.final])
+            self._take_final(sums_of(sent.arrays[1:]) if axis.ends else [])
             after = axis.in_order(list(range(axis.size)))[axis.place + 1 :]
             carry = sent.arrays[0][after[0]] if after else said
             # On a device it is asked for before anybody has looked at the message.
@@ -127,22 +140,30 @@ class WayBack:
             if not sent.numbers().all():
                 return None
             assert found is not None
-            return found, self._agrees(found._initial, said, size)
+            self.hurried = True
+            return found, self._agrees(found._initial, said, probed)
 
-    def _agrees(self, end: Array, said: Array, size: Array) -> Array:
-        """Return whether what is handed on is what was said, if any rank looks at it."""
+    def _agrees(self, end: Array, said: Array, probed: Array) -> Array:
+        """Return whether what is handed on is what was said, if any rank looks at it.
+
+        It may miss by rounding of the largest adjoint variables of the very first steps, which are the smaller measure.
+        """
         if not self.axis.place:
             return constant(said, (), np.dtype(bool), 1)
-        by = _UNITS * float(np.finfo(said.dtype).eps)
-        if kind_of(said) == "cupy" and alike(end, said, size):
-            return agreed(end, said, size, by)
+        by, first = _UNITS * float(np.finfo(said.dtype).eps), probed[:_FEWEST]
+        if kind_of(said) == "cupy" and alike(end, said) and taken(first, said):
+            return agreed(end, said, largest(first), by)
+        size = abs(first).max(axis=0)
+        size = namespace(said).where(size < np.inf, size, said.dtype.type(0))  # what is not finite excuses nothing
         near = (abs(end - said) <= said.dtype.type(by) * size) | (end == said) | ((end != end) & (said != said))
         return namespace(said).asarray(near.all())  # type: ignore[no-any-return]
 
     def _said(self) -> tuple[bool, Array, Array]:
-        """Return whether loops compute all gradients, what the first steps hand on, and how large they get there."""
-        rec, engine = self.rec, self.rec.bind()
-        steps = slice(0, max(_FEWEST, rec.length // _SHARE) if self.axis.place else 1)
+        """Return whether loops compute all gradients, what the first steps hand on, and their adjoint variables."""
+        rec, engine, few = self.rec, self.engine, self.rec.length // _SHARE
+        if _cell_of(rec) not in _REMEMBERING:
+            few = min(few, _MOST)
+        steps = slice(0, max(few, _FEWEST) if self.axis.place else 1)
         zeros = constant(rec.initial, rec.initial.shape, rec.dtype, 0)
         if not isinstance(engine, FusedEngine):
             return False, zeros, zeros
@@ -151,4 +172,9 @@ class WayBack:
         probed = engine.adjoint(self.trajectory[steps], self.cotangent[steps])
         if probed is None:
             return False, zeros, zeros
-        return True, initial_of(rec, probed[-1], rec.dtype), abs(probed[0]).max(axis=0)
+        return True, initial_of(rec, probed[-1], rec.dtype), probed[0]
+
+
+def _cell_of(rec: Recurrence) -> Cell:
+    assert isinstance(rec, CellRecurrence)
+    return rec.cell.cell

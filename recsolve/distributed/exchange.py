@@ -159,9 +159,7 @@ class Exchange(Gathering):
         """Return whether flags are set on all ranks, arrays of bool without axes, and the sums of arrays."""
         sent = self.begin((), [*flags, *arrays], brought=len(flags))
         own = sent.arrays[len(flags) :]
-        sums = summed(own) if own and kind_of(own[0]) == "cupy" else None
-        if sums is None:
-            sums = [_sum(x) for x in own]
+        sums = sums_of(own)
         return all(bool(flag.all()) for flag in sent.told()[1]), sums
 
     def words(self, text: str) -> list[str]:
@@ -242,6 +240,12 @@ def _encoded(text: str) -> Array:
 def _decoded(coded: Array) -> str:
     """Return the text."""
     return bytes(to_host(coded)).rstrip(b"\0").decode(errors="replace")
+
+
+def sums_of(arrays: Sequence[Array]) -> list[Array]:
+    """Return the sums over ranks of arrays (ranks, ...) that have come with one message, for which nothing waits."""
+    found = summed(arrays) if arrays and kind_of(arrays[0]) == "cupy" else None
+    return [_sum(x) for x in arrays] if found is None else found
 
 
 def _sum(x: Array) -> Array:

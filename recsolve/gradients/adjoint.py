@@ -14,7 +14,7 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.shard import OVER_RANKS
 from recsolve.gradients.of_windows import WindowsGradients
 from recsolve.gradients.result import Gradients
-from recsolve.gradients.solved import cotangent_of, recurrence_of
+from recsolve.gradients.solved import cotangent_of, recurrence_of, shown_part
 from recsolve.recurrence.base import Recurrence
 from recsolve.solution import Solution
 from recsolve.windows_solution import WindowsSolution
@@ -137,7 +137,7 @@ def native_cotangents(solution: Solution, given: Mapping[str, Any]) -> dict[str,
     if output is not None and rec.readout is not None:
         c["output"] = rec.in_order(rec.native(output, "output", tuple(solution.output.shape)), "output")
     elif output is not None:
-        shown = rec.output(namespace(trajectory).zeros_like(trajectory))
+        shown = rec.output(trajectory if shown_part(rec) else _nothing(trajectory))  # for its shape
         if isinstance(output, Mapping) and shown.shape != trajectory.shape:  # components are those of states
             raise TypeError(f"output is {type(output).__name__}; wanted an array of shape {tuple(shown.shape)}")
         c["output"] = native(output, "output", shown)
@@ -146,6 +146,12 @@ def native_cotangents(solution: Solution, given: Mapping[str, Any]) -> dict[str,
             raise TypeError("final is given, and a graph has no last step; put its cotangent into states")
         c["final"] = rec.by_name(final, "final", rec.initial.shape)
     return c
+
+
+def _nothing(like: Array) -> Array:
+    """Return zeros of a shape, which are one number."""
+    xp = namespace(like)
+    return xp.broadcast_to(xp.zeros((), like.dtype), like.shape)  # type: ignore[no-any-return]
 
 
 def gradients(
@@ -158,5 +164,5 @@ def gradients(
     clamp: float | None = None,
 ) -> Gradients:
     """Return what :func:`adjoint` does, of native arrays with steps as their first axis."""
-    cotangent, direct = cotangent_of(rec, trajectory, states, output, final)
-    return Gradients(rec, trajectory, cotangent, direct, clamp)
+    cotangent, direct = cotangent_of(rec, trajectory, states, output)
+    return Gradients(rec, trajectory, cotangent, direct, clamp, final)

@@ -14,12 +14,12 @@ from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, pull_function
 from recsolve.gradients.of_history import adjoint_of, pull
 from recsolve.gradients.sensitivity import CellSensitivity, projection_of, weight_cotangents
-from recsolve.gradients.solved import check_clamp, check_jacobian, clamp_adjoint
+from recsolve.gradients.solved import check_clamp, check_jacobian, clamp_adjoint, with_last
 from recsolve.gradients.transposes import sum_to
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.engine import Pulled
+from recsolve.recurrence.engine import Engine, Pulled
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.recurrence.ragged_recurrence import RaggedRecurrence, weight_name
@@ -76,20 +76,23 @@ class Gradients:
         cotangent: Array,
         direct: Cotangents | None = None,
         clamp: float | None = None,
+        incoming: Array | None = None,
+        engine: Engine | None = None,
     ):
         self._recurrence = recurrence
         self._direct = direct  # what a readout depends on besides the states
-        engine = recurrence.bind()
+        engine = recurrence.bind() if engine is None else engine
         self._compiled: _Compiled | None = None
         self._trajectory = trajectory
         check_clamp(clamp, recurrence)
         if isinstance(recurrence, HistoryRecurrence):
-            self._g = adjoint_of(recurrence, trajectory, cotangent)
+            self._g = adjoint_of(recurrence, trajectory, with_last(cotangent, incoming))
             return
-        found = engine.adjoint(trajectory, cotangent)
+        found = engine.adjoint(trajectory, cotangent, incoming)
         if found is not None and (clamp is None or bool((abs(found[0]) <= clamp).all())):
             self._g, self._compiled = found[0], _Compiled(*found[1:])
             return
+        cotangent = with_last(cotangent, incoming)
         with np.errstate(all="ignore"):
             self._previous = recurrence.previous(trajectory)
             _, self._J = engine.differentiate(self._previous)
@@ -171,7 +174,7 @@ class Gradients:
         leaves = {("drive", n): g for n, g in zip(names.drives, self._compiled.drives, strict=True)}
         totals, batch = self._compiled.constants, tuple(range(1, 1 + len(self._recurrence.batch)))
         totals = totals.sum(axis=batch) if batch else totals  # of all at once: on a GPU each sum is a launch
-        totals = totals.astype(self._g.dtype)
+        totals = totals.astype(self._g.dtype, copy=False)
         return Pulled(leaves | dict(zip(constants, totals, strict=True)), [])
 
     @cached_property

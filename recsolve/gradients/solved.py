@@ -9,6 +9,7 @@ import numpy as np
 
 from recsolve.analysis.structure_truth import verify_jacobian
 from recsolve.base.arrays import Array, is_discrete, namespace, to_host
+from recsolve.base.overriding import patched
 from recsolve.gradients.function_gradients import Cotangents, OfCell, pull_function
 from recsolve.gradients.of_history import pass_back
 from recsolve.jacobians import Jacobian
@@ -16,27 +17,73 @@ from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
+from recsolve.recurrence.weighted_cell import WeightedCell
 from recsolve.solution import Solution
 from recsolve.windows_solution import WindowsSolution
 
 
 def cotangent_of(
-    rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None, final: Array | None
+    rec: Recurrence, trajectory: Array, states: Array | None, output: Array | None
 ) -> tuple[Array, Cotangents | None]:
-    """Return the cotangent of the states, and what a readout depends on besides, of all native cotangents together."""
-    if states is not None and output is None and final is None:
-        return states, None
-    c, direct = namespace(trajectory).zeros_like(trajectory), None
-    if states is not None:
-        c += states
+    """Return the cotangent of the states, and what a readout depends on besides, of all native cotangents together.
+
+    It may be an array that was given: nothing may write to it.
+    """
+    c, direct = states, None
     if output is not None and rec.readout is not None:
         direct = pull_readout(rec, rec.readout, trajectory, output)
-        c += direct.states
+        c = direct.states if c is None else c + direct.states
     elif output is not None:
-        rec.pull_output(output, c)
-    if final is not None:
-        c[-1] += final
+        c = _with_output(rec, trajectory, output, c)
+    if c is None:
+        c = namespace(trajectory).zeros_like(trajectory)
     return c, direct
+
+
+def with_last(cotangent: Array, incoming: Array | None) -> Array:
+    """Return a cotangent of the states with what the last one has beside it: a copy, where that is anything."""
+    if incoming is None:
+        return cotangent
+    c: Array = namespace(cotangent).array(cotangent)
+    c[-1] += incoming
+    return c
+
+
+def _with_output(rec: Recurrence, trajectory: Array, output: Array, states: Array | None) -> Array:
+    """Return the cotangent of the states for one of the output, and one of the states beside it, in one pass."""
+    xp, shown = namespace(trajectory), shown_part(rec)
+    if shown is None:
+        c = xp.zeros_like(trajectory) if states is None else xp.array(states)
+        rec.pull_output(output, c)
+        return c  # type: ignore[no-any-return]
+    place, count = shown
+    if count == 1:
+        return output if states is None else states + output
+    c = xp.empty_like(trajectory)
+    for i in range(count):
+        part = rec.layout.component(c, i)
+        if states is None:
+            part[...] = output if i == place else 0
+        elif i == place:
+            xp.add(rec.layout.component(states, i), output, out=part)
+        else:
+            part[...] = rec.layout.component(states, i)
+    return c  # type: ignore[no-any-return]
+
+
+def shown_part(rec: Recurrence) -> tuple[int, int] | None:
+    """Return which part of the states the output is, and of how many; None where only ``pull_output`` knows."""
+    kind = type(rec)
+    if patched(rec):
+        return None
+    if isinstance(rec, CellRecurrence):
+        cell = rec.cell
+        known = kind.pull_output is CellRecurrence.pull_output and kind.output is CellRecurrence.output
+        if not known or patched(cell) or type(cell).pull_output is not WeightedCell.pull_output:
+            return None
+        return cell.cell.state.index(cell.cell.output), rec.layout.components
+    whole = any(kind.pull_output is k.pull_output and kind.output is k.output for k in (Recurrence, FunctionRecurrence))
+    return (0, 1) if whole else None
 
 
 def check_clamp(clamp: Any, rec: Recurrence) -> None:

@@ -281,18 +281,28 @@ class Engine:
         """
         return step_that_differs(self.recurrence, lambda t: self._before(states, t), values)
 
-    def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
+    def adjoint(
+        self, states: Array, cotangent: Array, incoming: Array | None = None
+    ) -> tuple[Array, list[Array], Array, Array] | None:
         """Return all gradients from compiled loops; None where there are none.
 
         Of fewer states they are those of the first steps alone.
+
+        Parameters
+        ----------
+        states, cotangent : array, shape (T, *batch, *event)
+        incoming : array, shape (*batch, *event), optional
+            What steps after the last one hand to its state, beside its cotangent.
 
         Returns
         -------
         adjoint : array, shape (T, *batch, *event)
         drives : list of array, shape (T, *batch, *lanes, n)
-        constants : array, shape (constants, *batch, *lanes, n), float64
-            Of mixings and parameters, in the order of the cell.
-        initial : array, shape (k, *batch, *lanes, n), float64
+        constants : array, shape (constants, *batch, *lanes, n)
+            Of mixings and parameters, in the order of the cell; float64, in which they are added up, or where there is
+            no batch perhaps rounded to the dtype of the states.
+        initial : array, shape (k, *batch, *lanes, n)
+            As those.
         """
         return None
 

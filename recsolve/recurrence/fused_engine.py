@@ -12,7 +12,6 @@ from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
 from recsolve.kernels.gpu.cell.solve_outcome import Findings, findings
-from recsolve.kernels.held import Held
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
@@ -43,7 +42,6 @@ class FusedEngine(CompiledEngine):
         super().__init__(recurrence, traced, backend)
         cell = recurrence.cell
         names, self.batch = cell.cell, len(recurrence.batch)
-        self._drives = len(names.drives)
         self.loops = kernel_of("fused", backend, traced, recurrence.dtype)
         inputs = [recurrence.drive[name] for name in names.drives]
         inputs += [plain_of(cell.mixings[name]).weight for name in names.mixings]
@@ -123,16 +121,13 @@ class FusedEngine(CompiledEngine):
 
         return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge, verdict, brief)
 
-    def adjoint(self, states: Array, cotangent: Array) -> tuple[Array, list[Array], Array, Array] | None:
+    def adjoint(
+        self, states: Array, cotangent: Array, incoming: Array | None = None
+    ) -> tuple[Array, list[Array], Array, Array] | None:
         rec = self.recurrence
         if rec.reset is not None and rec.restart is not rec.initial and bool(rec.reset.any()):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
-        inputs, starts = self.inputs, self.starts
-        if len(states) < rec.length:
-            drives, steps = self._drives, slice(0, len(states))
-            inputs = Held([*(u[steps] if len(u) > 1 else u for u in inputs[:drives]), *inputs[drives:]])
-            starts = starts.rest(states, 0)
-        call = partial(self.loops.adjoint, inputs, states, cotangent, self.batch, starts)
+        call = partial(self.loops.adjoint, self.inputs, states, cotangent, self.batch, self.starts, incoming)
         return self._if_ready("adjoint", call)
 
 

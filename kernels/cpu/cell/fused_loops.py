@@ -108,13 +108,22 @@ class Fused:
         return AtOnce(self, inputs, shape, batch)
 
     def adjoint(
-        self, inputs: Sequence[Array], states: Array, cotangent: Array, batch: int, starts: Starts
+        self,
+        inputs: Sequence[Array],
+        states: Array,
+        cotangent: Array,
+        batch: int,
+        starts: Starts,
+        incoming: Array | None = None,
     ) -> tuple[Array, list[Array], Array, Array]:
         """Return the adjoint variables, the gradients to the drives, those to constants, and those to initial states.
 
+        Of fewer states than steps they are those of the first ones alone. ``incoming`` (*batch, [k], *lanes, n) is what
+        steps after the last one hand to its state, beside ``cotangent``.
         Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
         to the initial state (k, *batch, *lanes, n) are float64, in which they are added up.
         """
+        inputs, states, starts = self._rest(inputs, states, batch, starts, 0)
         result = np.empty_like(states)
         drives = [np.empty_like(self.component(states, batch)) for _ in range(self.drives)]
         if not states.size:
@@ -125,6 +134,9 @@ class Fused:
         rows = Rows(self.component(states, batch).shape, columns, inputs, drives)
         totals = np.zeros((len(inputs) - self.drives, rows.number))
         into = np.zeros((self.components, rows.number))
+        if incoming is not None:
+            axes = tuple(axis - 1 for axis in self.axes(batch))
+            into[...] = rows.component_rows(incoming, axes).reshape(into.shape)
         g, run = self.sizes(rows, states.size, starts)
         arrays = (rows.bases[X], rows.bases[COTANGENT], rows.bases[Y], rows.gradients, totals, into)
         flat = self.flat(rows, starts, batch)

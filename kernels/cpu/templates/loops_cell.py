@@ -156,7 +156,7 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
     """Fill ``y`` with the adjoint variables g[t] = J[t+1]^T g[t+1] + c[t], the last time first.
 
     On the way the gradients to drives are written, those to constants added up in ``totals`` and those to initial
-    states in ``into``, per lane.
+    states in ``into``, per lane, which at first has what steps after the last one hand to it.
     """
     k, w, m = g.components, g.width, len(totals) * g.width
     buffers = np.empty(k * w, y.dtype), np.empty(g.bundle * k * w, y.dtype), np.empty(g.bundle * m, y.dtype)
@@ -167,6 +167,11 @@ def adjoint(inputs: Any, states: Array, cotangent: Array, y: Array, drives: Any,
         count, n = begin(task, where, g, at)
         advance(at, by_time, count, g.steps - 1)
         buffers[1][:], buffers[2][:] = 0, 0
+        for b in range(count):
+            for j in range(k):
+                for i in range(n):
+                    buffers[1][b * k * w + j * w + i] = into[j, at[b, LANE] + i]
+                    into[j, at[b, LANE] + i] = 0
         for t in range(g.steps - 1, -1, -1):
             cut = g.has_resets and row[t] >= 0
             for b in range(count):

@@ -21,6 +21,7 @@ template <class Cell> struct Recurrence {
     View constants[at_least_one<Cell::CONSTANTS>];
     View written[Cell::WRITTEN];
     View initial, restart;  // states, in the type of the arithmetic
+    View incoming;          // on the way back, what steps after the last one hand to it, likewise; at == 0: nothing
     View cut;               // bytes: which steps are cut from their past; at == 0: none
     long long rows;         // bit d: lanes of drive d lie in aligned pieces of 16 bytes, counted from the first one
     long long groups;       // of 32 lanes

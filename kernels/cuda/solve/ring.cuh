@@ -52,11 +52,17 @@ template <class Cell, class S> struct SolveLane {
         for (int i = 0; i < Cell::PARTS; ++i) x[i] = exists ? from[i * row] : T(0);
     }
 
-    // The state from which the first step starts; on the way back nothing comes from beyond the last one.
-    __device__ void begin(const Recurrence<Cell>& p, T* x) const {
-        state(initial, p.initial.row, x);
+    // The state from which a walk starts. On the way back the first step starts from what comes from beyond the last time,
+    // and what begins at later ones is led in from zero.
+    __device__ void begin(const Recurrence<Cell>& p, bool at_first, T* x) const {
+        if (!Cell::BACK) {
+            state(initial, p.initial.row, x);
+        } else if (at_first && p.incoming.at != 0) {
+            state(at<const T>(p, p.incoming), p.incoming.row, x);
+        } else {
 #pragma unroll
-        for (int i = 0; i < Cell::PARTS; ++i) x[i] = Cell::BACK ? T(0) : x[i];
+            for (int i = 0; i < Cell::PARTS; ++i) x[i] = T(0);
+        }
     }
 
     // Puts what a step writes where `to` points, and leads that to the next step; returns the checksum of its bits, whose

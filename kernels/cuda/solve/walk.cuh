@@ -40,7 +40,7 @@ template <class Cell, class S, bool CUT, int STEPS, int SLOTS> struct Walk {
     __device__ Walk(const Recurrence<Cell>& problem, long long group, long long number, unsigned char* room, int* word)
         : p(problem), segment(number), first(number * p.span), last(ends(problem, number)), lane(problem, group * LANES),
           ring(problem, lane, room), told(word) {
-        lane.begin(p, start);
+        lane.begin(p, first <= p.burn, start);
 #pragma unroll
         for (int k = 0; k < K * K; ++k) A[k] = T(0);
     }

@@ -18,6 +18,7 @@ import numpy as np
 from recsolve.base.arrays import Array, address, empty_in_order, namespace
 from recsolve.kernels.codegen.cuda_elementwise import elementwise_cell, module
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
+from recsolve.kernels.gpu.cell.segment_sums import over_segments
 from recsolve.kernels.gpu.cell.solve_layout import Given, Laid, Ready, in_shape, problem
 from recsolve.kernels.gpu.cell.solve_outcome import Outcome
 from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Sizes, Way, plan
@@ -37,7 +38,8 @@ _BACK = (
 _SURE = 3  # sweeps after which nothing more is hoped for where only equality is accepted
 _KEPT = 256  # shapes that are remembered
 
-Arrays: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Array]]  # inputs, states and such, starts
+# Inputs, states and such, starts, and what comes from beyond the last step if anything does.
+Arrays: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Array], Sequence[Array]]
 
 
 class FusedCuda:
@@ -129,7 +131,7 @@ class FusedCuda:
             return Outcome(
                 one, lambda: None, lambda: states, 0, lambda: states, namespace(states).zeros(FIELDS, np.int32)
             )
-        return self._run("Forward", (inputs, [states], _given(starts, states)), axis, tol, way)
+        return self._run("Forward", (inputs, [states], _given(starts, states), []), axis, tol, way)
 
     def at_once(self, inputs: Sequence[Array], shape: tuple[int, ...], batch: int) -> AtOnceCuda:
         """Return f at all t for components of this shape, (T, *batch, *lanes, n)."""
@@ -147,16 +149,19 @@ class FusedCuda:
         cotangent: Array,
         batch: int,
         starts: Starts,
+        incoming: Array | None = None,
         *,
         segments: int | None = None,
         burn: int | None = None,
     ) -> tuple[Array, list[Array], Array, Array]:
         """Return the adjoint variables, the gradients to the drives, those to constants, and those to initial states.
 
+        Of fewer states than steps they are those of the first ones alone. ``incoming`` (*batch, [k], *lanes, n) is what
+        steps after the last one hand to its state, beside ``cotangent``.
         Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
-        to the initial state (k, *batch, *lanes, n) are float64, in which they are added up.
+        to the initial state (k, *batch, *lanes, n) are added up in float64, and rounded where float32 has no batch.
         """
-        with on(states, self._machine):
+        with on(states, self._machine) as machine:
             axis = self._axis(batch)
             xp, sizes = namespace(states), self.sizes.backward()
             result = empty_in_order(states.shape, states, 1 + batch)
@@ -165,10 +170,11 @@ class FusedCuda:
             if not states.size:
                 empty = xp.zeros((sizes.sums, *part.shape[1:]), np.float64)
                 return result, gradients, empty[: sizes.constants], empty[sizes.constants :]
-            arrays = inputs, [states, cotangent, *gradients, result], _given(starts, states)
+            beyond = [] if incoming is None else [incoming.astype(_number(states), copy=False)]
+            arrays = inputs, [states, cotangent, *gradients, result], _given(starts, states), beyond
             outcome = self._run("Backward", arrays, axis, None, (segments, burn, None))
-            sums = outcome.sums()
-            sums = in_shape(sums[0] if len(sums) == 1 else sums.sum(axis=0), part[::-1])
+            kind = np.dtype(np.float64) if batch else states.dtype  # what is added up once more is rounded then
+            sums = in_shape(over_segments(outcome.sums(), kind, machine), part[::-1])
             return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
 
     def _axis(self, batch: int) -> int | None:
@@ -180,9 +186,9 @@ class FusedCuda:
         before: Any = (slice(None),) * axis
         return [states[(*before, i)] for i in range(self.sizes.parts)]
 
-    def _laid(self, way: Way, bases: list[Array], axis: int | None) -> Laid:
+    def _laid(self, way: Way, arrays: Arrays, axis: int | None) -> Laid:
         """Return how kernels see the arrays: inputs, states, on the way back cotangents and gradients, and starts."""
-        inputs, back = self.drives + self.sizes.constants, way == "Backward"
+        inputs, back, bases = self.drives + self.sizes.constants, way == "Backward", [*chain(*arrays)]
         after = inputs + (3 + self.drives if back else 1)  # where starts begin; what is written last comes before them
 
         def parts(base: int) -> list[Given]:
@@ -190,7 +196,8 @@ class FusedCuda:
 
         written = parts(after - 1)
         shape = written[0].array.shape
-        full = [namespace(bases[0]).broadcast_to(x, shape) for x in bases[:inputs]]
+        moving = [x[: shape[0]] for x in bases[: self.drives]]
+        full = [namespace(bases[0]).broadcast_to(x, shape) for x in (*moving, *bases[self.drives : inputs])]
         drives = [Given(x[::-1] if back else x, i) for i, x in enumerate(full[: self.drives])]
         fixed = [Given(x[:1], self.drives + i) for i, x in enumerate(full[self.drives :])]
         if back:
@@ -199,8 +206,10 @@ class FusedCuda:
             drives += [*before, *parts(inputs + 1)]
             written = [*(Given(bases[inputs + 2 + i][::-1], inputs + 2 + i) for i in range(self.drives)), *written]
         others = {name: Given(bases[after + i][None], after + i, axis) for i, name in enumerate(("initial", "restart"))}
-        if after + 2 < len(bases):
-            mask = bases[after + 2]
+        if arrays[3]:
+            others["incoming"] = Given(bases[-1][None], len(bases) - 1, axis)
+        if len(arrays[2]) > 2:
+            mask = bases[after + 2][: shape[0]]
             mask = mask.reshape(*mask.shape, *(1,) * (len(shape) - mask.ndim))
             mask = namespace(mask).broadcast_to(mask, shape)
             others["cut"] = Given(mask[::-1] if back else mask, after + 2)
@@ -253,9 +262,10 @@ class FusedCuda:
 
     def _aligned(self, way: Way, arrays: Arrays) -> Arrays:
         """Return arrays whose numbers lie between those of an array of their dtype as copies, where they are read."""
-        inputs, own, starts = arrays
+        inputs, own, starts, beyond = arrays
         read = 0 if way == "Forward" else 2  # states and cotangents; what is written lies as this package has made it
-        return [*map(aligned, inputs)], [*map(aligned, own[:read]), *own[read:]], [*map(aligned, starts)]
+        own = [*map(aligned, own[:read]), *own[read:]]
+        return [*map(aligned, inputs)], own, [*map(aligned, starts)], [*map(aligned, beyond)]
 
     def _made_ready(
         self,
@@ -268,7 +278,7 @@ class FusedCuda:
         """Find out all that depends on how arrays lie."""
         bases, copies = ([x for group in groups for x in group] for groups in (arrays, self._aligned(way, arrays)))
         unaligned = any(x is not y for x, y in zip(bases, copies, strict=True))
-        laid = self._laid(way, bases, axis)
+        laid = self._laid(way, arrays, axis)
         filled, places = problem(laid)
         p, sizes = filled[0], self.sizes if way == "Forward" else self.sizes.backward()
         steps, lanes, groups = int(p["steps"]), int(p["lanes"]), int(p["groups"])
