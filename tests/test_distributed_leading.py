@@ -64,11 +64,12 @@ class _Rank:
         sent[self.rank] = numbers, arrays
         with self.meeting.waiting():
             layout = layout_of(numbers, arrays)
-            rows = namespace(arrays[0]).zeros((self.meeting.size, layout.length), np.uint8)
+            rows = np.zeros((self.meeting.size, layout.length), np.uint8)
             for rank, (_, own) in sent.items():
                 assert [(x.dtype, x.shape) for x in own] == [(x.dtype, x.shape) for x in arrays]
                 for x, there in zip(own, views(rows, numbers, arrays), strict=True):
-                    there[rank] = x
+                    there[rank] = to_host(x)
+            rows = namespace(arrays[0]).asarray(rows)
             told = np.array([sent[rank][0] for rank in range(self.meeting.size)])
         with self.meeting.waiting():  # nobody goes on before all have read
             found = views(rows, numbers, arrays)
