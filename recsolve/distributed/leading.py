@@ -2,9 +2,9 @@
 
 Such a rank runs from zero, and tells its last row. What is missed so is P x after some first steps, with P the product
 of their A and x the state that comes in, and then goes on as A has it; S, the size of what is summed up from zero,
-falls no faster, S[t] = \\|A[t]\\| S[t-1] + \\|b[t]\\|. So where \\|P x\\| is next to nothing beside S after the first
+falls no faster, S[t] = |A[t]| S[t-1] + |b[t]|. So where |P x| is next to nothing beside S after the first
 steps, it is so at all later ones, and less than these round by: their rows stand, and what was told is right. A rank
-tells a bound of \\|P\\| and S, by which all others see that, in one message. The first steps it takes anew, from x.
+tells a bound of |P| and S, by which all others see that, in one message. The first steps it takes anew, from x.
 
 Ranks that remember tell a composed element, as in carries.py. Where the proof fails, or that element overflows, states
 hold up to the one that comes into this rank; what comes out of it follows in a further message.
