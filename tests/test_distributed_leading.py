@@ -201,6 +201,9 @@ def hard(rng):
     yield "large", (A, put(b, 1e8, end)), 2
     yield "huge", (A, put(b, 1e30, end)), 2
     yield "huge, and expands later", (put(A, 1.05, second & ~start & (np.arange(T) % 1500 < 900)), put(b, 1e30, end)), 2
+    kept = put(A, 1.0, second & ~start)
+    yield "large, and kept", (kept, put(b, 1e24, end)), 2
+    yield "large, and kept by the next too", (put(kept, 0.9999, np.arange(T) // 1500 == 2), put(b, 1e24, end)), 2
     yield "huge, twice", (A, put(b, 1e30, np.arange(T) % 1500 == 1499)), 3
     yield "NaN", (A, ends + np.where(end, np.nan, 0)[:, None]), 3
     yield "inf", (A, ends + np.where(end, np.inf, 0)[:, None]), 3
@@ -234,6 +237,18 @@ def test_matrices_may_have_fewer_bits_than_vectors():
     assert count == 1
     wanted = stepped(Case("affine", (A, b), (T,)), A, b)
     assert abs(y - wanted).max() <= 1500 * np.finfo(np.float32).eps * abs(wanted).max()  # products of float32
+
+
+def test_a_composed_element_that_overflows_is_put_right_beside_ranks_that_lead():
+    A, b = forgetting(np.random.default_rng(0))
+    A[1499], b[1499:3000], A[1500:2988] = 1e-300, 0, 1
+    A[2988:3000] = np.where(np.arange(12) % 4 < 2, 1e200, 1e-200)[:, None]
+    case = Case("affine", (A, b), (1500,) * 4)
+    for put in (None, lambda x: x):
+        y, count = in_threads(case, put)
+        np.testing.assert_allclose(y, stepped(case, Diagonal(A, rs.Layout(units=2)), b), rtol=1e-12, atol=1e-13)
+        assert (y[2988:3000] != 0).all()
+        assert count == 2
 
 
 def test_what_has_underflowed_is_not_taken_for_forgotten():
