@@ -6,7 +6,7 @@ import pytest
 
 import recsolve as rs
 from recsolve.kernels.gpu.message import Packing
-from recsolve.kernels.gpu.ranks import agreed, folded, joined, largest, met_and_near, probed, summed
+from recsolve.kernels.gpu.ranks import agreed, folded, joined, largest, met_and_near, probed, summed, taken
 
 
 class Counting(cuda_host.Host):
@@ -56,7 +56,10 @@ def test_the_first_steps_show_what_they_leave_at_most_and_what_they_sum_up(dtype
     rng, machine, eps = np.random.default_rng(T), cuda_host.Host(), np.finfo(dtype).eps
     A = (rng.choice([-1, 1], (T, *shape)) * rng.uniform(0.96, 1, (T, *shape))).astype(dtype)
     b = rng.standard_normal((T, *shape)).astype(dtype)
-    for matrix, vector in ((A, b), (A[::-1], b[::-1])):
+    first = (slice(None), *(slice(1) for _ in shape))
+    repeated = [np.broadcast_to(x, A.shape) for x in (A[first], A[:1], A[first][:1])]  # over units, times and both
+    for matrix, vector in ((A, b), (A[::-1], b[::-1]), *((x, b) for x in repeated)):
+        assert taken(matrix, b[0], repeats=True)
         product = abs(np.prod(matrix.astype(float), axis=0))
         wanted = rs.scan("affine", (abs(matrix), abs(vector)), initial=np.zeros(shape, dtype))[-1]
         share = float((product * np.maximum(abs(vector).max(axis=0), wanted) / wanted).max())

@@ -32,9 +32,10 @@ _KERNELS = {  # the header and the threads of a structure
 _NUMBERS = {"f": "float", "d": "double"}
 
 
-def taken(x: Array, row: Array) -> bool:
-    """Return whether rows (T, ...) are read: of such numbers as ``row``, of one time contiguous."""
-    return x.dtype == row.dtype and x.dtype.char in _NUMBERS and x.shape[1:] == row.shape and x[0].flags.c_contiguous
+def taken(x: Array, row: Array, *, repeats: bool = False) -> bool:
+    """Return whether rows (T, ...) are read: of such numbers as ``row``, contiguous of one time, or maybe the same."""
+    same = x.dtype == row.dtype and x.dtype.char in _NUMBERS and x.shape[1:] == row.shape
+    return same and (x[0].flags.c_contiguous or (repeats and not any(x.strides[1:])))
 
 
 def alike(*rows: Array) -> bool:
@@ -53,7 +54,7 @@ def probed(A: Array, b: Array, least: float, machine: Machine | None = None) -> 
     Parameters
     ----------
     A, b : array, shape (T, ...)
-        Of a step and a number at least, which `taken` accepts.
+        Of a step and a number at least, which `taken` accepts; A may repeat along units.
     least : float
     machine : Machine, optional
         By default the device of the arrays, on its current stream.
@@ -65,6 +66,7 @@ def probed(A: Array, b: Array, least: float, machine: Machine | None = None) -> 
         _launch(where, "probe_steps", b.dtype, blocks, 4 * _THREADS * b.itemsize, {
             "steps": len(b), "units": units, "matrix": address(A), "vector": address(b),
             "matrix_time": A.strides[0] // A.itemsize, "vector_time": b.strides[0] // b.itemsize,
+            "matrix_unit": int(any(A.strides[1:])),
             "left": address(found[0]), "size": address(found[1]), "forgets": address(forgets),
             "least": least, "tiny": float(np.finfo(b.dtype).tiny),
         })  # fmt: skip

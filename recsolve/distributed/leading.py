@@ -147,7 +147,7 @@ def _shown(given: Elements) -> tuple[Array, Array] | None:
     row = b[0]
     if not row.size:
         return None
-    if reset is None and is_plain(given.monoid, A, b) and taken(A.data, row) and taken(b, row):
+    if reset is None and is_plain(given.monoid, A, b) and taken(A.data, row, repeats=True) and taken(b, row):
         return probed(A.data, b, _least(b))
     xp, affine = namespace(b), MONOIDS["affine"]
     data, sizes = abs(A.data), abs(b)

@@ -29,6 +29,7 @@ template <class T> __device__ inline bool negligible(T left, T comes, T size, do
 struct Probe {
     long long steps, units;
     long long matrix, vector, matrix_time, vector_time;  // addresses of the first step, and distances in numbers
+    long long matrix_unit;                               // that of units, 1 or 0
     long long left, size, forgets;
     double least, tiny;
 };
@@ -40,7 +41,8 @@ template <class T> __global__ void __launch_bounds__(RANK_THREADS) probe_steps(c
     const T tiny = static_cast<T>(p.tiny);
     T passed = T(1), left = T(1), size = T(0), most = T(0);
     if (unit < p.units) {
-        const T *matrix = address<const T>(p.matrix) + unit, *vector = address<const T>(p.vector) + unit;
+        const T* matrix = address<const T>(p.matrix) + unit * p.matrix_unit;
+        const T* vector = address<const T>(p.vector) + unit;
 #pragma unroll 8
         for (long long t = begin; t < end; ++t) {
             const T a = magnitude(matrix[t * p.matrix_time]), b = magnitude(vector[t * p.vector_time]);
