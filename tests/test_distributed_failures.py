@@ -37,7 +37,7 @@ def shared(group, values, **how):
 
 def scanned(group, *, monoid="affine", dtype=np.float64, lengths=None, within=None, **how):
     a = np.full((T, UNITS), 0.5, dtype)
-    with _patched("recsolve.distributed.carries", "summarise", within):
+    with _patched("recsolve.distributed.elements", "summarise", within):
         return rs.scan(monoid, tuple(shared(group, x, lengths=lengths) for x in (a, a)), **how).local
 
 

@@ -52,20 +52,41 @@ def test_a_message_holds_the_words_and_every_array_at_its_place(words, count):
 @needs_compiler
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(("T", "shape"), [(256, (3, 37)), (1, (32,)), (61, (1,)), (256, (70,))])
-def test_the_last_steps_show_what_comes_out_and_whether_what_comes_in_is_left(dtype, T, shape):
-    rng, machine = np.random.default_rng(T), cuda_host.Host()
+def test_the_first_steps_show_what_they_leave_at_most_and_what_they_sum_up(dtype, T, shape):
+    rng, machine, eps = np.random.default_rng(T), cuda_host.Host(), np.finfo(dtype).eps
     A = (rng.choice([-1, 1], (T, *shape)) * rng.uniform(0.96, 1, (T, *shape))).astype(dtype)
     b = rng.standard_normal((T, *shape)).astype(dtype)
     for matrix, vector in ((A, b), (A[::-1], b[::-1])):
-        left = float(abs(np.prod(matrix.astype(float), axis=0)).max())
-        end, size = probed(matrix, vector, 2 * left, machine)
-        zero = np.zeros(shape, dtype)
-        close = {"rtol": 0, "atol": 100 * np.finfo(dtype).eps * size.max()}
-        np.testing.assert_allclose(end, rs.scan("affine", (matrix, vector), initial=zero)[-1], **close)
-        np.testing.assert_allclose(size, rs.scan("affine", (abs(matrix), abs(vector)), initial=zero)[-1], **close)
-        assert probed(matrix, vector, left / 2, machine) is None
-    A[0].flat[-1] = np.nan
-    assert probed(A, b, np.inf, machine) is None
+        product = abs(np.prod(matrix.astype(float), axis=0))
+        wanted = rs.scan("affine", (abs(matrix), abs(vector)), initial=np.zeros(shape, dtype))[-1]
+        share = float((product * np.maximum(abs(vector).max(axis=0), wanted) / wanted).max())
+        left, size = probed(matrix, vector, 1.01 * share, machine)
+        np.testing.assert_allclose(left, product, rtol=1000 * eps)
+        np.testing.assert_allclose(size, wanted, rtol=1000 * eps)
+        assert probed(matrix, vector, 0.99 * share, machine) is None
+    for place, value in (((0,) * A.ndim, np.nan), ((T - 1, *(n - 1 for n in shape)), np.inf)):
+        for given in (A, b):
+            other = given.copy()
+            other[place] = value
+            pair = (other, b) if given is A else (A, other)
+            assert probed(*pair, np.inf, machine) is None
+    nothing = b.copy()
+    nothing[..., -1] = 0
+    assert probed(A, nothing, 1e30, machine) is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_product_that_underflows_on_the_way_is_left(dtype):
+    A, b, small = np.ones((256, 3), dtype), np.ones((256, 3), dtype), np.finfo(dtype).tiny ** 0.6
+    A[10:12], A[200:202], b[:202] = small, 1 / small, 0
+    least = float(np.finfo(dtype).eps)
+    assert probed(A, b, least, cuda_host.Host()) is None
+    A[100] = 0  # what is left then is what underflow could have taken away at most
+    A[200:202] = 1
+    left, _ = probed(A, b, least, cuda_host.Host())
+    assert (left > 0).all()
+    assert (left <= 256 * np.finfo(dtype).tiny).all()
 
 
 @needs_compiler
@@ -83,8 +104,39 @@ def test_what_comes_into_ranks_is_folded_to_the_bits_of_arrays(dtype, backwards)
     expected = [first]
     for rank in range(ranks - 1):
         expected.append(np.where(cut[rank], after[rank], A[rank] * expected[-1] + b[rank]))
-    assert folded(first, A, b, after, cut, ranks - 1, machine).tobytes() == np.array(expected).tobytes()
-    assert folded(first, A, b, after, cut, 0, machine).tobytes() == first.tobytes()
+    states, holds = folded(first, A, b, after, cut, ranks - 1, 0.0, machine)
+    assert states.tobytes() == np.array(expected).tobytes()
+    assert holds.shape == (2, ranks - 1, 2)
+    assert holds[0].all()
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_told_holds_where_nothing_has_overflowed_and_next_to_nothing_is_left(dtype):
+    rng, machine, units, last, least = np.random.default_rng(0), cuda_host.Host(), 300, np.finfo(dtype).max, 0.125
+    first, rows = rng.standard_normal(units).astype(dtype), np.ones((3, 4, units), dtype)
+    left, size, after = rows[:, 0], rows[:, 1], rows[:, 2]
+    cut = rows[:, 3].view(bool)[:, :units]
+
+    def told(place, x, a, s, comes_out=1.0, known=True):
+        left[...], size[...], after[...], cut[...] = 1e-3, 1.0, 1.0, known
+        start = first.copy()
+        start[place], left[0, place], size[0, place], after[0, place] = x, a, s, comes_out
+        holds = folded(start, left, size, after, cut, 3, least, machine)[1].all(axis=-1)
+        assert holds[:, 1:].all() or not known or not np.isfinite(comes_out)
+        return tuple(map(bool, holds[:, 0]))
+
+    for place in (0, 299):
+        assert told(place, 8.0, 0.5, 32.0) == (True, True)
+        assert told(place, -8.0, 0.5, 31.9) == (True, False)
+        assert told(place, 0.0, 0.5, 0.0) == (True, True)
+        for x, a, s in ((np.nan, 0, 1), (np.inf, 0, 1), (1, np.nan, 1), (1, 0, np.nan), (1, 0, np.inf), (0, np.inf, 1)):
+            assert told(place, x, a, s) == (True, False), (x, a, s)
+        assert told(place, 1.0, 0.0, 1.0, np.inf) == (False, True)
+        assert told(place, np.inf, 0.0, 1.0, np.inf) == (True, False)
+        assert told(place, np.inf, 0.0, 1.0, np.nan) == (False, False)
+        assert told(place, np.nan, 0.0, 1.0, np.nan) == (True, False)
+        assert told(place, last, 2.0, 1.0, known=False) == (False, False)
 
 
 @needs_compiler

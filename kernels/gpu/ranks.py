@@ -45,14 +45,15 @@ def alike(*rows: Array) -> bool:
 
 
 def probed(A: Array, b: Array, least: float, machine: Machine | None = None) -> tuple[Array, Array] | None:
-    """Return what comes out of the maps A h + b from zero, and the size of what is summed up to it.
+    """Return what the maps A h + b leave of ones at most, and the size of what they sum up from zero.
 
-    None where more than ``least`` is left of what comes in. The host waits for this.
+    None where of what comes in, if it is as large as that or as any b, more than ``least`` of that size is left. The
+    host waits for this.
 
     Parameters
     ----------
     A, b : array, shape (T, ...)
-        With a step at least, which `taken` accepts.
+        Of a step and a number at least, which `taken` accepts.
     least : float
     machine : Machine, optional
         By default the device of the arrays, on its current stream.
@@ -61,36 +62,55 @@ def probed(A: Array, b: Array, least: float, machine: Machine | None = None) -> 
     found, blocks = xp.empty((2, *b.shape[1:]), b.dtype), -(-units // _UNITS)
     forgets = xp.empty(blocks, np.int32)
     with on(b, machine) as where:
-        _launch(where, "probe_steps", b.dtype, blocks, 3 * _THREADS * b.itemsize, {
+        _launch(where, "probe_steps", b.dtype, blocks, 4 * _THREADS * b.itemsize, {
             "steps": len(b), "units": units, "matrix": address(A), "vector": address(b),
             "matrix_time": A.strides[0] // A.itemsize, "vector_time": b.strides[0] // b.itemsize,
-            "end": address(found[0]), "size": address(found[1]), "forgets": address(forgets), "least": least,
+            "left": address(found[0]), "size": address(found[1]), "forgets": address(forgets),
+            "least": least, "tiny": float(np.finfo(b.dtype).tiny),
         })  # fmt: skip
         return (found[0], found[1]) if where.brought(forgets, blocks).all() else None
 
 
 def folded(
-    first: Array, matrix: Array, vector: Array, after: Array, cut: Array, count: int, machine: Machine | None = None
-) -> Array:
-    """Return the states that come into ranks, (1 + count, ...), from the first one; nothing waits.
+    first: Array,
+    matrix: Array,
+    vector: Array,
+    after: Array,
+    cut: Array,
+    count: int,
+    least: float,
+    machine: Machine | None = None,
+) -> tuple[Array, Array]:
+    """Return the states that come into ranks, (1 + count, ...), from the first one, and what holds; nothing waits.
 
     Parameters
     ----------
     first : array
-        Contiguous.
+        Contiguous, of a number at least.
     matrix, vector, after, cut : array, shape (ranks, ...)
         In the order of steps, as far apart from rank to rank: what the first ``count`` of them do.
     count : int
+        At least 1.
+    least : float
     machine : Machine, optional
+
+    Returns
+    -------
+    states : array
+    holds : array of int32, shape (2, count, n)
+        All n are set where what comes out is not finite, or NaN, only where what comes in is; and, of ranks that tell
+        what `probed` returns in place of matrix and vector, where at most ``least`` of the size is left of what comes
+        in.
     """
-    states = namespace(first).empty((count + 1, *first.shape), first.dtype)
+    xp, blocks = namespace(first), -(-first.size // _THREADS)
+    states, holds = xp.empty((count + 1, *first.shape), first.dtype), xp.empty((2, count, blocks), np.int32)
     with on(first, machine) as where:
-        _launch(where, "fold_ranks", first.dtype, -(-first.size // _THREADS), 0, {
-            "ranks": count, "units": first.size, "first": address(first), "states": address(states),
-            "apart": matrix.strides[0], "matrix": address(matrix), "vector": address(vector),
-            "after": address(after), "cut": address(cut),
+        _launch(where, "fold_ranks", first.dtype, blocks, 0, {
+            "ranks": count, "units": first.size, "blocks": blocks, "first": address(first), "states": address(states),
+            "holds": address(holds), "apart": matrix.strides[0], "matrix": address(matrix), "vector": address(vector),
+            "after": address(after), "cut": address(cut), "least": least,
         })  # fmt: skip
-    return states  # type: ignore[no-any-return]
+    return states, holds
 
 
 def largest(rows: Array, machine: Machine | None = None) -> Array:

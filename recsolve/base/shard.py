@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
+ByRank = TypeVar("ByRank", bound=Any)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,11 @@ class Timeline:
         """Whether this rank holds the last step of all."""
         return self.length > 0 and self.stop == self.total
 
+    @cached_property
+    def final(self) -> int:
+        """The place of the rank that holds the last step of all; 0 where there is none."""
+        return max((place for place, length in enumerate(self.ordered) if length), default=0)
+
     def rank_at(self, place: int) -> int:
         """Return the rank that comes at a place in the order of steps."""
         return self.size - 1 - place if self.backwards else place
@@ -126,9 +132,9 @@ class Timeline:
         """
         return self.ranks.together(f"{call}, of {self.lengths} steps")
 
-    def in_order(self, by_rank: list[Any]) -> list[Any]:
-        """Return what there is of every rank in the order of steps."""
-        return by_rank[::-1] if self.backwards else by_rank
+    def in_order(self, by_rank: ByRank) -> ByRank:
+        """Return what there is of every rank, a list or an array, in the order of steps."""
+        return by_rank[::-1] if self.backwards else by_rank  # type: ignore[no-any-return]
 
 
 _INSTEAD = (

@@ -2,7 +2,8 @@
 
 Every rank sends what its steps do to the state before them: one composed element; or, where a few of its last steps
 show that it forgets what comes in, the value that comes out of these. What comes out in truth is compared with that
-value once the rank has scanned all of its steps, for a few steps prove nothing.
+value once the rank has scanned all of its steps, for a few steps prove nothing. Maps of single numbers have a proof of
+it, and take one message less (leading.py).
 """
 
 from __future__ import annotations
@@ -14,14 +15,13 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace, same_bits
 from recsolve.base.shard import Timeline
-from recsolve.distributed.elements import SENT, Elements, arrays_of, element_of, sent_of
+from recsolve.distributed.elements import Elements, composed, element_of, replaced, sent_of
 from recsolve.distributed.exchange import Sent
 from recsolve.distributed.messages import Soon, constant
-from recsolve.jacobians import Diagonal, Identity, Jacobian, Scalar
+from recsolve.jacobians import Diagonal, Identity
 from recsolve.jacobians.jacobian import Entries
-from recsolve.kernels.backends import scan, summarise
-from recsolve.kernels.gpu.ranks import agreed, alike, folded, probed, taken
-from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.backends import scan
+from recsolve.kernels.gpu.ranks import agreed, alike, folded
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF
 from recsolve.kernels.monoids.monoid import Monoid
@@ -31,11 +31,6 @@ Found = TypeVar("Found")
 LAST = 256  # steps that are to show that a rank forgets
 MANY = 4  # times as many it must hold, or composing them costs no more
 _ROUNDING = 16  # units in the last place by which what was said may miss what came out: what steps round that forget so
-
-
-def scan_over_ranks(given: Elements) -> Array:
-    """Return the own rows of a scan over the steps of all ranks, (own steps, ...); no message of the call follows."""
-    return over_ranks(given, given.run, given.last_state, last=True)
 
 
 def over_ranks(
@@ -58,10 +53,10 @@ def over_ranks(
         Whether no message of the same call follows.
     """
     axis, row = given.timeline, given.row
-    final = max((place for place, length in enumerate(axis.ordered) if length), default=0)
+    final = axis.final
     own, guess = min(axis.place, final), _forgotten(given) if axis.stop < axis.total else None
     sent = _begun(given, guess)
-    into = [row if given.initial is None else given.initial.astype(row.dtype, copy=False)]  # by rank, as far as known
+    into = [given.start]  # by rank, as far as known
     found: list[Found] = []
     carry, sure = row, 0
     states: list[Array] = []
@@ -70,7 +65,7 @@ def over_ranks(
         stacked = _folded_ahead(given, sent.arrays, into, final)
         states = list(stacked)
         sees = Soon(stacked) if guess is None else None
-        carry, found = states[own], _ahead(run, states[own])
+        carry, found = states[own], ahead(run, states[own])
     seen, told = sees, _told(given, sent.arrays)
     told = [one.said(*numbers) for one, numbers in zip(told, axis.in_order(list(sent.numbers())), strict=True)]
     while True:
@@ -140,21 +135,15 @@ class _Told(NamedTuple):
 
 def _begun(given: Elements, guess: _Guess | None) -> Sent:
     """Begin to exchange what the steps of each rank do; nobody asks for those of the last rank with any."""
-    axis, row = given.timeline, given.row
-    asked, summary = axis.length > 0 and guess is None and axis.stop < axis.total, None
+    asked = given.timeline.length > 0 and guess is None and given.timeline.stop < given.timeline.total
     known = not asked or given.composable
-    if asked and known:
-        summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
-    after, cut = row if guess is None else guess.end, constant(row, row.shape, np.dtype(bool), guess is not None)
-    if summary is not None and summary.after is not None and summary.cut is not None:
-        after = summary.after[0].astype(row.dtype, copy=False)
-        cut = namespace(row).broadcast_to(summary.cut[0], row.shape)
-    return axis.ranks.begin([known, guess is not None], [*arrays_of(given, summary), after, cut])
+    told = composed(given, asked and known) if guess is None else replaced(given, guess.end)
+    return given.timeline.ranks.begin([known, guess is not None], told)
 
 
 def _told(given: Elements, arrays: Sequence[Array]) -> list[_Told]:
     """Return what each rank has told in the order of steps, as if all knew, and none guessed."""
-    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)  # type: ignore[arg-type]
+    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)
     return [
         _Told(length, True, False, element_of(given.few, [x[place] for x in parts]), after[place], cut[place])
         for place, length in enumerate(given.timeline.ordered)
@@ -174,16 +163,31 @@ def _folded(given: Elements, told: Sequence[_Told], into: Sequence[Array]) -> li
 
 def _folded_ahead(given: Elements, arrays: Sequence[Array], into: Sequence[Array], count: int) -> Array:
     """Return the same as one array, as if the first ranks all knew, in one launch where a device can."""
-    axis, (first,), xp = given.timeline, into, namespace(into[0])
-    if _is_plain(given.monoid, given.few[0], first) and all(axis.ordered[:count]):
-        matrix, vector, after, cut = (x[::-1] if axis.backwards else x for x in arrays)
-        same = all(x.dtype == first.dtype and x.shape[1:] == first.shape for x in (matrix, vector, after))
-        if same and len({x.strides[0] for x in (matrix, vector, after, cut)}) == 1:  # as in messages of a device
-            return folded(xp.ascontiguousarray(first), matrix, vector, after, cut, count)
-    return xp.stack(_folded(given, _told(given, arrays)[:count], into))  # type: ignore[no-any-return]
+    (first,) = into
+    found = launched(given, arrays, first, range(count), 0.0)
+    if found is not None:
+        return found[0]
+    return namespace(first).stack(_folded(given, _told(given, arrays)[:count], into))  # type: ignore[no-any-return]
 
 
-def _is_plain(monoid: Monoid, A: Any, x: Array) -> bool:
+def launched(
+    given: Elements, arrays: Sequence[Array], first: Array, places: range, least: float
+) -> tuple[Array, Array] | None:
+    """Return what :func:`recsolve.kernels.gpu.ranks.folded` does of ranks, from the state before them.
+
+    None where no kernel takes them, as that of ranks without steps.
+    """
+    axis, begin, stop = given.timeline, places.start, places.stop
+    if not (is_plain(given.monoid, given.few[0], first) and places and first.size and all(axis.ordered[begin:stop])):
+        return None
+    matrix, vector, after, cut = (axis.in_order(x)[begin:stop] for x in arrays)
+    same = all(x.dtype == first.dtype and x.shape[1:] == first.shape for x in (matrix, vector, after))
+    if not same or len({x.strides[0] for x in (matrix, vector, after, cut)}) != 1:  # as in messages of a device
+        return None
+    return folded(namespace(first).ascontiguousarray(first), matrix, vector, after, cut, len(places), least)
+
+
+def is_plain(monoid: Monoid, A: Any, x: Array) -> bool:
     """Return whether a device has kernels for what affine maps of single numbers do to ``x``."""
     return kind_of(x) == "cupy" and type(monoid) is Affine and type(A) is Diagonal and x.dtype.char in "fd"
 
@@ -200,12 +204,12 @@ def _right(states: Sequence[Array], seen: Soon | None, told: Sequence[_Told], kn
             continue
         if one.known and host is None:
             host = (seen or Soon(namespace(states[0]).stack(states))).read()
-        if not one.known or host is None or _lost(host[place], host[place + 1]):
+        if not one.known or host is None or bool(lost(host[place], host[place + 1])):
             return place + 1
     return len(states)
 
 
-def _ahead(run: Callable[[Array], Found], state: Array) -> list[Found]:
+def ahead(run: Callable[[Array], Found], state: Array) -> list[Found]:
     """Return what the own steps give, or nothing where they fail: that they do counts once the state does."""
     try:
         return [run(state)]
@@ -213,12 +217,12 @@ def _ahead(run: Callable[[Array], Found], state: Array) -> list[Found]:
         return []
 
 
-def _lost(before: Array, after: Array) -> bool:
-    """Return whether a composed element gives what its steps may not, because it has overflowed."""
-    if after.dtype.kind not in "fc":
-        return False
+def lost(before: Array, after: Array) -> Array:
+    """Return whether a composed element gives what its steps may not, because it has overflowed, without axes."""
     xp = namespace(after)
-    return bool(((xp.isfinite(before) & ~xp.isfinite(after)) | (~xp.isnan(before) & xp.isnan(after))).any())
+    if after.dtype.kind not in "fc":
+        return xp.zeros((), bool)  # type: ignore[no-any-return]
+    return xp.asarray(((xp.isfinite(before) & ~xp.isfinite(after)) | (~xp.isnan(before) & xp.isnan(after))).any())  # type: ignore[no-any-return]
 
 
 class _Guess(NamedTuple):
@@ -241,37 +245,20 @@ def _forgotten(given: Elements) -> _Guess | None:
         return None
 
     xp, least = namespace(b), float(np.finfo(b.dtype).eps) / 16
-    if reset is None and _is_plain(monoid, A, b) and taken(A.data, row := b[0]) and taken(b, row):
-        shown = probed(A.data, b, least)
-        return None if shown is None else _Guess(*shown)
-    if not bool((abs(_passed(A, b, reset)) <= least).all()):
+    zero = xp.zeros_like(b[0])
+    left = scan(monoid, (A, xp.zeros_like(b)), initial=xp.ones_like(zero), reset=reset)[-1]
+    if not bool((abs(left) <= least).all()):
         return None
-    if type(A) not in SENT:
-        zero = xp.zeros_like(b[0])
-        end = scan(monoid, (A, b), initial=zero, reset=reset)[-1]
-        sizes = (A._mapped(abs), abs(b)) if isinstance(A, Entries) else None
-        return _Guess(end, abs(end) if sizes is None else scan(monoid, sizes, initial=zero, reset=reset)[-1])
-    # Both side by side, on an axis of their own: what comes out, and the size of what is summed up to it.
-    sides = A._mapped(lambda x: xp.stack([x, abs(x)], axis=1)), xp.stack([b, abs(b)], axis=1)
-    cut = None if reset is None else reset[:, None]
-    end, size = scan(monoid, sides, initial=xp.zeros_like(sides[1][0]), reset=cut)[-1]
-    return _Guess(end, size)
-
-
-def _passed(A: Jacobian, b: Array, reset: Array | None) -> Array:
-    """Return what is left of ones after some steps."""
-    xp = namespace(b)
-    if type(A) in (Scalar, Diagonal):
-        entries = A.diagonal().data
-        return (entries if reset is None else xp.where(reset, b.dtype.type(0), entries)).prod(axis=0)  # type: ignore[no-any-return]
-    start = xp.ones(b.shape[1:], b.dtype)
-    return scan(MONOIDS["affine"], (A, xp.zeros_like(b)), initial=start, reset=reset)[-1]  # type: ignore[no-any-return]
+    end = scan(monoid, (A, b), initial=zero, reset=reset)[-1]
+    if not isinstance(A, Entries):
+        return _Guess(end, abs(end))
+    return _Guess(end, scan(monoid, (A._mapped(abs), abs(b)), initial=zero.real, reset=reset)[-1])
 
 
 def _as_said(end: Array, said: Array, size: Array, given: Elements) -> Array:
     """Return whether what has come out is what was said, up to what rounds on the way, without axes."""
     xp, eps = namespace(end), float(np.finfo(end.dtype).eps)
-    if _is_plain(given.monoid, given.few[0], end) and alike(end, said, size):
+    if is_plain(given.monoid, given.few[0], end) and alike(end, said, size):
         return agreed(end, said, size, _ROUNDING * eps)
     mixed = tuple(given.monoid.mixed(given.few))
     size = xp.where(xp.isfinite(size), size, size.dtype.type(0))  # what is not finite excuses nothing

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.overriding import changed
 from recsolve.base.shard import Timeline
 from recsolve.distributed.messages import constant
 from recsolve.jacobians import Block, Diagonal, Identity, Jacobian, LaneDense, PermutationDiagonal, Scalar, Zero
 from recsolve.jacobians.jacobian import Entries
-from recsolve.kernels.backends import scan
+from recsolve.kernels.backends import scan, summarise
 from recsolve.kernels.monoids.affine import Affine
 from recsolve.kernels.monoids.float16 import HALF, state_dtype, widen
 from recsolve.kernels.monoids.monoid import Monoid
@@ -21,7 +23,7 @@ from recsolve.kernels.summary import Summary
 
 _WIDTH = 64  # units of a lane up to which matrices are composed
 _SMALL = 16  # units of a lane up to which matrices that are known by their factors are composed
-SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
+_SENT = (Scalar, Diagonal, Block, LaneDense)  # structures whose products have one array of entries
 
 
 class Elements:
@@ -66,6 +68,11 @@ class Elements:
         """Zeros like a state, which nobody writes to."""
         like = self.like
         return constant(like, like.shape[1:], state_dtype(like), 0)
+
+    @property
+    def start(self) -> Array:
+        """The state before the first step of all, as the others are that come into ranks."""
+        return self.row if self.initial is None else self.initial.astype(self.row.dtype, copy=False)
 
     @property
     def first(self) -> bool:
@@ -124,6 +131,26 @@ def arrays_of(given: Elements, summary: Summary | None) -> list[Array]:
     return [constant(x, x.shape[1:], state_dtype(x), 0) for x in arrays]
 
 
+def composed(given: Elements, asked: bool) -> list[Array]:
+    """Return the arrays of a message: the composed element, then what comes out where it is cut, and where.
+
+    They say nothing where nobody has asked for them.
+    """
+    after, cut = given.row, constant(given.row, given.row.shape, np.dtype(bool), 0)
+    if not asked:
+        return [*arrays_of(given, None), after, cut]
+    summary = summarise(given.monoid, given.elements, initial=given.initial, reset=given.cuts)
+    if summary.after is not None and summary.cut is not None:
+        after = summary.after[0].astype(after.dtype, copy=False)
+        cut = namespace(after).broadcast_to(summary.cut[0], after.shape)
+    return [*arrays_of(given, summary), after, cut]
+
+
+def replaced(given: Elements, after: Array, said: Sequence[Array] = ()) -> list[Array]:
+    """Return the same where what comes out is known, or taken to be, and perhaps ``said`` in place of an element."""
+    return [*(said or arrays_of(given, None)), after, constant(given.row, given.row.shape, np.dtype(bool), 1)]
+
+
 def element_of(elements: Any, arrays: Sequence[Array]) -> Any:
     """Return an element of one time like those of a monoid, made of such arrays."""
     left, found = list(arrays), []
@@ -148,7 +175,7 @@ def sent_of(e: Any) -> list[Array] | None:
     if type(e) is PermutationDiagonal and not e.rows:
         full = (*e.leading, *e.layout.lanes, e.layout.lane_width)
         return [e.data, namespace(e.data).broadcast_to(e.index, full)]
-    return [e.data] if isinstance(e, Entries) and type(e) in SENT else None
+    return [e.data] if isinstance(e, Entries) and type(e) in _SENT else None
 
 
 def _with(e: Any, arrays: list[Array]) -> Any:

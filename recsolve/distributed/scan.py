@@ -12,8 +12,9 @@ from recsolve.base.arrays import Array, from_native, namespace, to_native
 from recsolve.base.links import RECORDERS, requires_grad
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline, local_of, timeline_of
 from recsolve.base.ties import check_ties, ties_in_force
-from recsolve.distributed.carries import over_ranks, row_before, scan_over_ranks
+from recsolve.distributed.carries import row_before
 from recsolve.distributed.elements import Elements
+from recsolve.distributed.leading import over_leading_ranks, scan_over_ranks
 from recsolve.gradients.scan_adjoint import Alone, ScanGradients, pulled
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.monoids import MONOIDS
@@ -41,7 +42,7 @@ def scan_shards(
         if shared.total and given.monoid.restarts and given.initial is None:
             given.monoid.constant(given.elements, None)  # which says that it needs one
         timeline = shared.reversed() if reverse else shared
-        y = scan_over_ranks(Elements(given.monoid, given.elements, given.initial, given.reset, timeline))
+        y = scan_over_ranks(Elements(given.monoid, given.elements, given.initial, given.reset, timeline), last=True)
         shared.ranks.closed()
     return Shard(given.returned(y), shared)
 
@@ -66,7 +67,7 @@ class _Among(Alone):
             completed[-1:] += comes
             return completed
 
-        return over_ranks(given, run, lambda _, comes: given.run(comes)[-1])
+        return over_leading_ranks(given, run, lambda _, comes: given.run(comes)[-1], lambda _, count, comes: run(comes))
 
 
 def scan_adjoint_shards(

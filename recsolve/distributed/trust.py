@@ -14,8 +14,9 @@ from recsolve.analysis.structure_truth import Verification
 from recsolve.analysis.trust import Estimate, estimate_together
 from recsolve.base.arrays import Array, namespace, to_host
 from recsolve.base.shard import Timeline
-from recsolve.distributed.carries import over_ranks, row_before
+from recsolve.distributed.carries import row_before
 from recsolve.distributed.elements import Elements
+from recsolve.distributed.leading import scan_over_ranks
 from recsolve.jacobians import Diagonal, Jacobian
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.recurrence.base import Recurrence
@@ -118,8 +119,7 @@ class _Own:
         begins[:1] |= not axis.start
         _AFFINE.prepare((J, residual))
         row = xp.zeros(residual.shape[1:], residual.dtype)
-        given = Elements(_AFFINE, (J, residual), row, rec.over_event(begins), axis)
-        return over_ranks(given, given.run, given.last_state)
+        return scan_over_ranks(Elements(_AFFINE, (J, residual), row, rec.over_event(begins), axis))
 
     def _condition(self, J: Jacobian) -> float:
         if type(J) not in DIAGONAL:

@@ -1,4 +1,4 @@
-// What ranks say of affine maps of numbers: what their last steps show, what comes into each, and whether it came out.
+// What ranks say of affine maps of numbers: what their first steps show, what comes into each, and whether it came out.
 //
 // Times are rows of contiguous numbers, the units; rows of other ranks lie in their messages.
 
@@ -12,52 +12,61 @@ namespace recsolve {
 constexpr int PARTS = 8;           // of the steps, each taken by a warp
 constexpr int RANK_THREADS = 256;  // of a block: PARTS warps
 
+template <class T> __device__ inline T magnitude(T x) {
+    return x < T(0) ? -x : x;
+}
+
+// Whether what is left of a size that comes in is at most `least` of a size; one that is not finite excuses nothing.
+template <class T> __device__ inline bool negligible(T left, T comes, T size, double least) {
+    return left * comes <= static_cast<T>(least) * size && finite(size);
+}
+
 // Python reads these descriptions and fills such structures: fields are 64 bits wide.
 //
-// The last steps from zero: `end` and `size` are what comes out, and the size of what is summed up to it (a number for
-// each unit), `forgets` is an int for each block: whether at most `least` is left of ones.
+// The first steps: `left` is what is left of ones at most, `size` the size of what is summed up from zero (a number for
+// each unit), `forgets` is an int for each block: whether of what comes in at most `least` of that size is left, if it
+// is as large as that, or as any vector. `tiny`, which is added on the way, is more than underflow takes away.
 struct Probe {
     long long steps, units;
     long long matrix, vector, matrix_time, vector_time;  // addresses of the first step, and distances in numbers
-    long long end, size, forgets;
-    double least;
+    long long left, size, forgets;
+    double least, tiny;
 };
 
 template <class T> __global__ void __launch_bounds__(RANK_THREADS) probe_steps(const Probe p) {
     const long long lane = threadIdx.x % LANES, part = threadIdx.x / LANES, unit = blockIdx.x * LANES + lane;
     const long long each = (p.steps + PARTS - 1) / PARTS, begin = part * each;
     const long long end = begin + each < p.steps ? begin + each : p.steps;
-    const auto magnitude = [](T x) { return x < T(0) ? -x : x; };
-    T left = T(1), sum = T(0), size = T(0);
+    const T tiny = static_cast<T>(p.tiny);
+    T passed = T(1), left = T(1), size = T(0), most = T(0);
     if (unit < p.units) {
         const T *matrix = address<const T>(p.matrix) + unit, *vector = address<const T>(p.vector) + unit;
 #pragma unroll 8
         for (long long t = begin; t < end; ++t) {
-            const T a = matrix[t * p.matrix_time], b = vector[t * p.vector_time];
-            left *= a;
-            sum = a * sum + b;
-            size = magnitude(a) * size + magnitude(b);
+            const T a = magnitude(matrix[t * p.matrix_time]), b = magnitude(vector[t * p.vector_time]);
+            passed *= a;
+            left = a * left + tiny;
+            size = a * size + b;
+            most = greatest(b, most);
         }
     }
-    T *lefts = reinterpret_cast<T*>(shared_memory()), *sums = lefts + RANK_THREADS, *sizes = sums + RANK_THREADS;
-    lefts[threadIdx.x] = left, sums[threadIdx.x] = sum, sizes[threadIdx.x] = size;
+    T* shared = reinterpret_cast<T*>(shared_memory());
+    T* const own = shared + threadIdx.x;
+    own[0] = passed, own[RANK_THREADS] = left, own[2 * RANK_THREADS] = size, own[3 * RANK_THREADS] = most;
     __syncthreads();
-    if (part == 0) {
-        for (int place = lane + LANES; place < RANK_THREADS; place += LANES) {
-            left *= lefts[place];
-            sum = lefts[place] * sum + sums[place];
-            size = magnitude(lefts[place]) * size + sizes[place];
+    int remembers = 0;
+    if (part == 0 && unit < p.units) {
+        for (int place = LANES; place < RANK_THREADS; place += LANES) {
+            const T* later = own + place;
+            left = later[RANK_THREADS] * left + tiny;
+            size = later[0] * size + later[2 * RANK_THREADS];
+            most = greatest(later[3 * RANK_THREADS], most);
         }
-        if (unit < p.units) address<T>(p.end)[unit] = sum, address<T>(p.size)[unit] = size;
-        lefts[lane] = left;
+        address<T>(p.left)[unit] = left, address<T>(p.size)[unit] = size;
+        remembers = !(size > T(0) && negligible(left, greatest(most, size), size, p.least));
     }
-    __syncthreads();
-    if (threadIdx.x) return;
-    int forgets = 1;
-    for (int other = 0; other < LANES && blockIdx.x * LANES + other < p.units; ++other) {
-        if (!(static_cast<double>(magnitude(lefts[other])) <= p.least)) forgets = 0;
-    }
-    address<int>(p.forgets)[blockIdx.x] = forgets;
+    remembers = __syncthreads_or(remembers);
+    if (threadIdx.x == 0) address<int>(p.forgets)[blockIdx.x] = !remembers;
 }
 
 // The largest magnitude in some rows, a number for each unit; NaN where there is one.
@@ -87,24 +96,39 @@ template <class T> __global__ void __launch_bounds__(RANK_THREADS) largest_of_ro
 
 // The states that come into ranks, (1 + ranks, units), from the one before all. Messages are `apart` bytes from each
 // other in the order of steps, and hold a matrix, a vector, and what comes out in place of the map, where a byte is 1.
+//
+// `holds` are ints of (2, ranks, blocks): whether what comes out is not finite, or NaN, only where what comes in is; and,
+// of ranks that have told what `probe_steps` shows in place of matrix and vector, whether at most `least` of the size
+// is left of what comes in.
 struct Fold {
-    long long ranks, units;
-    long long first, states;
+    long long ranks, units, blocks;
+    long long first, states, holds;
     long long apart, matrix, vector, after, cut;
+    double least;
 };
 
 template <class T> __global__ void __launch_bounds__(RANK_THREADS) fold_ranks(const Fold p) {
     const long long unit = static_cast<long long>(blockIdx.x) * RANK_THREADS + threadIdx.x;
-    if (unit >= p.units) return;
+    const bool within = unit < p.units;
     T* states = address<T>(p.states) + unit;
-    T x = address<const T>(p.first)[unit];
-    states[0] = x;
+    T x = within ? address<const T>(p.first)[unit] : T(0);
+    if (within) states[0] = x;
+    int* holds = address<int>(p.holds) + blockIdx.x;
     for (long long i = 0; i < p.ranks; ++i) {
-        const T a = address<const T>(p.matrix + i * p.apart)[unit], b = address<const T>(p.vector + i * p.apart)[unit];
-        const bool cut = address<const unsigned char>(p.cut + i * p.apart)[unit];
-        const T product = a * x;
-        x = cut ? address<const T>(p.after + i * p.apart)[unit] : product + b;
-        states[(i + 1) * p.units] = x;
+        int left = 0, lost = 0;
+        if (within) {
+            const T a = address<const T>(p.matrix + i * p.apart)[unit];
+            const T b = address<const T>(p.vector + i * p.apart)[unit];
+            const bool cut = address<const unsigned char>(p.cut + i * p.apart)[unit];
+            const T product = a * x, next = cut ? address<const T>(p.after + i * p.apart)[unit] : product + b;
+            left = !negligible(a, magnitude(x), b, p.least);
+            lost = (finite(x) && !finite(next)) || (!is_nan(x) && is_nan(next));
+            x = next;
+            states[(i + 1) * p.units] = x;
+        }
+        left = __syncthreads_or(left);
+        lost = __syncthreads_or(lost);
+        if (threadIdx.x == 0) holds[i * p.blocks] = !lost, holds[(p.ranks + i) * p.blocks] = !left;
     }
 }
 

@@ -1,0 +1,205 @@
+"""Affine maps of single numbers over ranks: one that forgets runs all its steps before it knows what comes in.
+
+Such a rank runs from zero, and tells its last row. What is missed so is P x after some first steps, with P the product
+of their A and x the state that comes in, and then goes on as A has it; S, the size of what is summed up from zero,
+falls no faster, S[t] = |A[t]| S[t-1] + |b[t]|. So where |P x| is next to nothing beside S after the first
+steps, it is so at all later ones, and less than these round by: their rows stand, and what was told is right. A rank
+tells a bound of |P| and S, by which all others see that, in one message. The first steps it takes anew, from x.
+
+Ranks that remember tell a composed element, as in carries.py. Where the proof fails, or that element overflows, states
+hold up to the one that comes into this rank; what comes out of it follows in a further message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from recsolve.base.arrays import Array, namespace
+from recsolve.distributed.carries import MANY, ahead, is_plain, launched, lost, over_ranks
+from recsolve.distributed.elements import Elements, composed, element_of, replaced
+from recsolve.distributed.messages import Soon
+from recsolve.jacobians import Diagonal, Jacobian, Scalar
+from recsolve.kernels.backends import scan
+from recsolve.kernels.gpu.ranks import probed, taken
+from recsolve.kernels.monoids import MONOIDS
+from recsolve.kernels.monoids.affine import Affine
+
+Found = TypeVar("Found")
+
+_FIRST = 256  # steps that are to show that a rank forgets, and are taken anew
+_COMPOSED, _PROVEN, _TRUE = range(3)  # what a rank tells: a map; what comes out if the proof holds; what comes out
+
+
+def scan_over_ranks(given: Elements, *, last: bool = False) -> Array:
+    """Return the own rows of a scan over the steps of all ranks, (own steps, ...).
+
+    Parameters
+    ----------
+    given : Elements
+    last : bool
+        Whether no message of the same call follows.
+    """
+    return over_leading_ranks(given, given.run, given.last_state, partial(_mended, given), last=last)
+
+
+def over_leading_ranks(
+    given: Elements,
+    run: Callable[[Array], Found],
+    end: Callable[[Found, Array], Array],
+    mend: Callable[[Array, int, Array], Found],
+    *,
+    last: bool = False,
+) -> Found:
+    """Return what the own steps give, on the state that comes into them from the ranks before.
+
+    Parameters
+    ----------
+    given, run, end, last
+        As of :func:`recsolve.distributed.carries.over_ranks`, which takes what nothing is proved of.
+    mend : callable
+        ``mend(rows, count, state)`` returns what ``run(state)`` does, given the rows of a scan of which the first
+        ``count`` do not stand.
+    """
+    if not _provable(given):
+        return over_ranks(given, run, end, last=last)
+    axis, lead = given.timeline, _lead(given)
+    final, own = axis.final, min(axis.place, axis.final)
+    told = lead.told if lead else composed(given, asked=axis.length > 0 and own < final)
+    sent = axis.ranks.begin([lead.kind if lead else _COMPOSED], told)
+    begin = partial(mend, lead.rows, _FIRST * (lead.kind == _PROVEN)) if lead else run
+    into: list[Array] = [given.start]  # by rank, as far as known
+    found: list[Found] = []
+    kinds: list[float] = []
+    while True:
+        known = len(into) - 1
+        states, holds = _folded(given, sent.arrays, into[-1], range(known, final + 1))
+        seen = Soon(holds)
+        if axis.ranks.on_device and not kinds:  # it goes on before the host knows whether that counts
+            found = ahead(begin, states[own])
+        kinds = kinds or axis.in_order(sent.numbers()[:, 0].tolist())
+        kept, proven = np.asarray(seen.read().astype(bool).all(axis=-1))
+        stands = kept, proven, np.ones_like(kept)  # by kind
+        while (at := len(into) - 1) < final and (not axis.ordered[at] or stands[int(kinds[at])][at - known]):
+            into.append(states[at - known + 1])
+        if last and at == final:
+            axis.ranks.closed()
+        if known <= own <= at:
+            if lead and lead.kind == _PROVEN and not proven[own - known]:
+                found = [run(into[own])]
+            elif known or not found:
+                found = [begin(into[own])]
+        if at == final:
+            return found[0]
+        out = end(found[0], into[at]) if axis.place == at else given.row
+        ends = axis.ranks.exchange((), [out.astype(given.row.dtype, copy=False)])
+        into.append(axis.in_order(ends)[at].arrays[0])
+
+
+class _Lead(NamedTuple):
+    """What a rank that forgets has done before anything came in.
+
+    Attributes
+    ----------
+    kind : int
+    rows : array, shape (own steps, ...)
+        The scan from zero; of the first rank of all from the state before it.
+    told : list of array
+        Its message.
+    """
+
+    kind: int
+    rows: Array
+    told: list[Array]
+
+
+def _provable(given: Elements) -> bool:
+    """Return whether there is a proof for such elements, and a rank that might take it; all ranks say the same."""
+    lengths = given.timeline.ordered
+    if type(given.monoid) is not Affine or max(lengths) < MANY * _FIRST or sum(map(bool, lengths)) < 2:
+        return False
+    A, b = given.few
+    return b.dtype.char in "fdFD" and (type(A) is Diagonal or (type(A) is Scalar and given.reset is None))
+
+
+def _lead(given: Elements) -> _Lead | None:
+    """Return the own rows, if the first steps seem to forget what comes in; else None."""
+    if given.timeline.length < MANY * _FIRST:
+        return None
+    shown = _shown(given)
+    if shown is None:
+        return None
+    rows = given.run(given.row)
+    if given.first:
+        return _Lead(_TRUE, rows, replaced(given, rows[-1]))
+    return _Lead(_PROVEN, rows, replaced(given, rows[-1], shown))
+
+
+def _shown(given: Elements) -> tuple[Array, Array] | None:
+    """Return what the first steps leave of ones at most, and the size of what they sum up; None where that is too much.
+
+    Of what comes in, if it is as large as that size, or as any vector, next to nothing must be left beside it.
+    """
+    A, b, reset = _first_steps(given)
+    row = b[0]
+    if not row.size:
+        return None
+    if reset is None and is_plain(given.monoid, A, b) and taken(A.data, row) and taken(b, row):
+        return probed(A.data, b, _least(b))
+    xp, affine = namespace(b), MONOIDS["affine"]
+    data, sizes = abs(A.data), abs(b)
+    size = scan(affine, (A._mapped(abs), sizes), initial=given.row.real, reset=reset)[-1]
+    # What underflow takes away is less than what is added.
+    left = affine.prepare((data, xp.full_like(data, np.finfo(data.dtype).tiny)))
+    left = scan(affine, left, initial=xp.ones_like(data[0]), reset=reset)[-1]
+    bound = element_of((A, b), [left, size])[0]
+    if not bool(((size > 0) & _negligible(bound, xp.maximum(size, sizes.max(axis=0)), size)).all()):
+        return None
+    return left.astype(A.data.dtype), size.astype(b.dtype)
+
+
+def _mended(given: Elements, rows: Array, count: int, state: Array) -> Array:
+    """Return rows of which the first ``count`` are taken anew, from the state that comes in."""
+    if count:
+        A, b, reset = _first_steps(given)
+        rows[:count] = scan(given.monoid, (A, b), initial=state, reset=reset)
+    return rows
+
+
+def _first_steps(given: Elements) -> tuple[Any, Array, Array | None]:
+    """Return A, b and resets of the first steps."""
+    A, b = given.monoid.take(given.elements, slice(0, _FIRST))
+    return A, b, None if given.reset is None else given.reset[:_FIRST]
+
+
+def _folded(given: Elements, arrays: Sequence[Array], first: Array, places: range) -> tuple[Any, Array]:
+    """Return the states that come into ranks, as if all that is told held, and whether it does, (2, ranks, n).
+
+    A composed element holds where it has not overflowed; then, a proof.
+    """
+    found = launched(given, arrays, first, places, _least(first))
+    if found is not None:
+        return found
+    xp, states = namespace(first), [first]
+    *parts, after, cut = (given.timeline.in_order(x) for x in arrays)
+    kept, proven = [], []
+    for place in places:
+        x, (A, b) = states[-1], element_of(given.few, [part[place] for part in parts])
+        y = xp.where(cut[place], after[place], given.monoid.act((A, b), x[None])[0])
+        states.append(y if given.timeline.ordered[place] else x)
+        kept.append(xp.asarray(~lost(x, y)))
+        proven.append(xp.asarray(_negligible(A, x, b[0]).all()))
+    return states, xp.stack([xp.stack(kept), xp.stack(proven)])[..., None]
+
+
+def _negligible(bound: Jacobian, x: Array, size: Array) -> Array:
+    """Return where what is left of ``x`` is next to nothing beside a size; one that is not finite excuses nothing."""
+    left, size = abs(bound.matvec(abs(x)[None])[0]), size.real
+    return (left <= _least(size) * size) & namespace(size).isfinite(size)  # type: ignore[no-any-return]
+
+
+def _least(x: Array) -> float:
+    return float(np.finfo(x.dtype).eps) / 16
