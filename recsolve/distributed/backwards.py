@@ -10,6 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
+from recsolve.distributed.alone import Alone
 from recsolve.distributed.carries import over_ranks
 from recsolve.distributed.elements import Elements
 from recsolve.distributed.exchange import sums_of
@@ -24,10 +25,10 @@ from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.fused_engine import FusedEngine
 
-# Steps that say what all hand on: at least, which share of them, and at most until that has not sufficed for a cell.
+# Steps that what comes in is carried through: at least, which share of all, and at most until that has not sufficed for
+# a cell.
 _FEWEST, _SHARE, _MOST = 256, 64, 2048
 _REMEMBERING: WeakSet[Cell] = WeakSet()
-_UNITS = 128  # rounding units of the largest of them by which what was said may miss what came out
 
 
 class _Elements(Elements):
@@ -72,6 +73,8 @@ class WayBack:
         Native cotangents of the own states, of the output, and what this rank adds to that of the last state of all;
         or None.
     axis : Timeline
+    alone : Alone
+        Of the recurrence whose time axis ranks share.
     """
 
     def __init__(
@@ -80,10 +83,11 @@ class WayBack:
         trajectory: Array,
         given: tuple[Array | None, Array | None, Array | None],
         axis: Timeline,
+        alone: Alone,
     ):
-        self.rec, self.trajectory, self.axis = rec, trajectory, axis
+        self.rec, self.trajectory, self.axis, self.alone = rec, trajectory, axis, alone
         self.engine = rec.bind()
-        self.hurried = False  # whether gradients have been returned that rest on what the first steps of ranks say
+        self.hurried = False  # whether gradients have been returned that rest on what ranks forget
         with np.errstate(all="ignore"):
             self.cotangent, self.direct = cotangent_of(rec, trajectory, *given[:2])
         self.final = [] if given[2] is None else [given[2]]  # which ranks have not summed yet
@@ -120,9 +124,10 @@ class WayBack:
     def ahead(self) -> tuple[Gradients, Array] | None:
         """Return the same where compiled loops compute all of it and ranks forget, and whether that is right.
 
-        The first steps of each rank, with nothing that comes back into them, say what it hands to the rank before it.
-        What it hands on in truth is compared with that, and all ranks have to be told. None, on all ranks, where there
-        are no such loops.
+        Each rank takes all of its steps as if nothing came back into them, and tells what it hands on. What comes back
+        in truth is then carried through its last steps, and added, for gradients are linear in it. What is left of it
+        before these has to be less than rounding of the adjoint variables there; then it is so for all steps before,
+        which hand on both alike. All ranks have to be told. None, on all ranks, where there are no such loops.
         """
         rec, axis = self.rec, self.axis
         if type(rec) is not CellRecurrence or rec.reset is not None or min(axis.ordered) < 2 * _FEWEST:
@@ -130,49 +135,56 @@ class WayBack:
         if any(map(couples, map(plain_of, rec.cell.mixings.values()))):
             return None
         with np.errstate(all="ignore"):
-            able, said, probed = self._said()
-            sent = axis.ranks.begin([able], [said, *self.final])
+            found, end = self._of_nothing()
+            # Kernels can always be had: then nobody looks at this message before all is asked for.
+            quick = found is not None and kind_of(rec.initial) == "cupy"
+            sent = axis.ranks.begin([found is not None], [end, *self.final], more=quick)
             self._take_final(sums_of(sent.arrays[1:]) if axis.ends else [])
-            after = axis.in_order(list(range(axis.size)))[axis.place + 1 :]
-            carry = sent.arrays[0][after[0]] if after else said
-            # On a device it is asked for before anybody has looked at the message.
-            found = self._run(carry) if able else None
-            if not sent.numbers().all():
+            if found is None or not (quick or sent.numbers().all()):
                 return None
-            assert found is not None
+            after = axis.in_order(list(range(axis.size)))[axis.place + 1 :]
+            incoming = sent.arrays[0][after[0]] if after else self.last
             self.hurried = True
-            return found, self._agrees(found._initial, said, probed)
+            return found, self._carried(found, incoming)
 
-    def _agrees(self, end: Array, said: Array, probed: Array) -> Array:
-        """Return whether what is handed on is what was said, if any rank looks at it.
+    def _of_nothing(self) -> tuple[Gradients | None, Array]:
+        """Return the gradients as if nothing came back, if loops compute all of them, and what is handed on."""
+        rec, end = self.rec, constant(self.rec.initial, self.rec.initial.shape, self.rec.dtype, 0)
+        found = self.engine.adjoint(self.trajectory, self.cotangent) if isinstance(self.engine, FusedEngine) else None
+        if found is None:
+            return None, end
+        local = Gradients(rec, self.trajectory, self.cotangent, self.direct, engine=self.engine, found=found)
+        return local, local._initial if self.axis.place else end
 
-        It may miss by rounding of the largest adjoint variables of the very first steps, which are the smaller measure.
-        """
-        if not self.axis.place:
-            return constant(said, (), np.dtype(bool), 1)
-        by, first = _UNITS * float(np.finfo(said.dtype).eps), probed[:_FEWEST]
-        if kind_of(said) == "cupy" and alike(end, said) and taken(first, said):
-            return agreed(end, said, largest(first), by)
-        size = abs(first).max(axis=0)
-        size = namespace(said).where(size < np.inf, size, said.dtype.type(0))  # what is not finite excuses nothing
-        near = (abs(end - said) <= said.dtype.type(by) * size) | (end == said) | ((end != end) & (said != said))
-        return namespace(said).asarray(near.all())  # type: ignore[no-any-return]
-
-    def _said(self) -> tuple[bool, Array, Array]:
-        """Return whether loops compute all gradients, what the first steps hand on, and their adjoint variables."""
-        rec, engine, few = self.rec, self.engine, self.rec.length // _SHARE
+    def _carried(self, found: Gradients, incoming: Array | None) -> Array:
+        """Carry what comes back through the last steps, and return whether these forget it."""
+        rec, trajectory = self.rec, self.trajectory
+        if incoming is None:
+            return constant(rec.initial, (), np.dtype(bool), 1)
+        few = rec.length // _SHARE
         if _cell_of(rec) not in _REMEMBERING:
             few = min(few, _MOST)
-        steps = slice(0, max(few, _FEWEST) if self.axis.place else 1)
-        zeros = constant(rec.initial, rec.initial.shape, rec.dtype, 0)
-        if not isinstance(engine, FusedEngine):
-            return False, zeros, zeros
-        if not self.axis.place and engine.backend == "cuda":  # nobody is handed anything, and kernels can be had
-            return True, zeros, zeros
-        probed = engine.adjoint(self.trajectory[steps], self.cotangent[steps])
-        if probed is None:
-            return False, zeros, zeros
-        return True, initial_of(rec, probed[-1], rec.dtype), probed[0]
+        start = rec.length - max(few, _FEWEST)
+        part = self.alone.part(start, rec.length, trajectory[start - 1])
+        assert isinstance(self.engine, FusedEngine)
+        engine = FusedEngine(part, self.engine.traced, self.engine.backend)
+        nothing = namespace(incoming).broadcast_to(constant(incoming, (), rec.dtype, 0), part.shape)
+        more = engine.adjoint(trajectory[start:], nothing, incoming)
+        if more is None:
+            return constant(rec.initial, (), np.dtype(bool), 0)
+        found.add_to_last(more)
+        return _is_little(initial_of(rec, more[-1], rec.dtype), found._g[start - _FEWEST : start])
+
+
+def _is_little(left: Array, before: Array) -> Array:
+    """Return whether what is left of a cotangent is less than rounding of the largest adjoint variables before it."""
+    eps, xp = float(np.finfo(left.dtype).eps), namespace(left)
+    nothing = constant(left, left.shape, left.dtype, 0)
+    if kind_of(left) == "cupy" and alike(left, nothing) and taken(before, left):
+        return agreed(left, nothing, largest(before), eps)
+    size = abs(before).max(axis=0)
+    size = xp.where(size < np.inf, size, left.dtype.type(0))  # what is not finite excuses nothing
+    return xp.asarray(((abs(left) <= left.dtype.type(eps) * size) | (left == 0)).all())  # type: ignore[no-any-return]
 
 
 def _cell_of(rec: Recurrence) -> Cell:

@@ -19,7 +19,7 @@ from recsolve.gradients.transposes import sum_to
 from recsolve.kernels.affine_scan import reverse_solve
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
-from recsolve.recurrence.engine import Engine, Pulled
+from recsolve.recurrence.engine import Backward, Engine, Pulled
 from recsolve.recurrence.function import FunctionRecurrence
 from recsolve.recurrence.history import HistoryRecurrence
 from recsolve.recurrence.ragged_recurrence import RaggedRecurrence, weight_name
@@ -78,6 +78,7 @@ class Gradients:
         clamp: float | None = None,
         incoming: Array | None = None,
         engine: Engine | None = None,
+        found: Backward | None = None,
     ):
         self._recurrence = recurrence
         self._direct = direct  # what a readout depends on besides the states
@@ -88,7 +89,7 @@ class Gradients:
         if isinstance(recurrence, HistoryRecurrence):
             self._g = adjoint_of(recurrence, trajectory, with_last(cotangent, incoming))
             return
-        found = engine.adjoint(trajectory, cotangent, incoming)
+        found = engine.adjoint(trajectory, cotangent, incoming) if found is None else found
         if found is not None and (clamp is None or bool((abs(found[0]) <= clamp).all())):
             self._g, self._compiled = found[0], _Compiled(*found[1:])
             return
@@ -101,6 +102,16 @@ class Gradients:
             self._g = reverse_solve(self._J, starts, cotangent)
             if clamp is not None:
                 clamp_adjoint(self._g, self._J, starts, cotangent, clamp)
+
+    def add_to_last(self, found: Backward) -> None:
+        """Add what compiled loops have found of another cotangent of the last steps, before any gradient is read."""
+        compiled = self._compiled
+        assert compiled is not None
+        g, drives, constants, _ = found
+        last, add = slice(len(self._g) - len(g), None), namespace(g).add
+        for x, more in zip((self._g, *compiled.drives), (g, *drives), strict=True):
+            add(x[last], more, out=x[last])
+        add(compiled.constants, constants, out=compiled.constants)
 
     @property
     def states(self) -> Any:

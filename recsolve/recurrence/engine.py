@@ -31,6 +31,7 @@ _REPEATS = 3
 
 Found = TypeVar("Found")
 Way: TypeAlias = Literal["walk", "windows", "sweeps", "jacobi"]
+Backward: TypeAlias = tuple[Array, list[Array], Array, Array]  # what Engine.adjoint returns
 
 
 class Verdict(NamedTuple):
@@ -281,9 +282,7 @@ class Engine:
         """
         return step_that_differs(self.recurrence, lambda t: self._before(states, t), values)
 
-    def adjoint(
-        self, states: Array, cotangent: Array, incoming: Array | None = None
-    ) -> tuple[Array, list[Array], Array, Array] | None:
+    def adjoint(self, states: Array, cotangent: Array, incoming: Array | None = None) -> Backward | None:
         """Return all gradients from compiled loops; None where there are none.
 
         Of fewer states they are those of the first steps alone.

@@ -16,7 +16,7 @@ from recsolve.kernels.starts import Starts
 from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
 from recsolve.recurrence.current import Traced
-from recsolve.recurrence.engine import Asked, Brief, CompiledEngine, Verdict, Way
+from recsolve.recurrence.engine import Asked, Backward, Brief, CompiledEngine, Verdict, Way
 
 if TYPE_CHECKING:
     from recsolve.kernels.gpu.cell.bound_cell import Bound
@@ -121,9 +121,7 @@ class FusedEngine(CompiledEngine):
 
         return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge, verdict, brief)
 
-    def adjoint(
-        self, states: Array, cotangent: Array, incoming: Array | None = None
-    ) -> tuple[Array, list[Array], Array, Array] | None:
+    def adjoint(self, states: Array, cotangent: Array, incoming: Array | None = None) -> Backward | None:
         rec = self.recurrence
         if rec.reset is not None and rec.restart is not rec.initial and bool(rec.reset.any()):
             return None  # loops add up what all starts take back to h[0], and a window may have two kinds of them
