@@ -6,7 +6,17 @@ import pytest
 
 import recsolve as rs
 from recsolve.kernels.gpu.message import Packing
-from recsolve.kernels.gpu.ranks import agreed, folded, joined, largest, met_and_near, probed, summed, taken
+from recsolve.kernels.gpu.ranks import (
+    agreed,
+    folded,
+    joined,
+    largest,
+    mended,
+    met_and_near,
+    probed,
+    summed,
+    taken,
+)
 
 
 class Counting(cuda_host.Host):
@@ -76,6 +86,26 @@ def test_the_first_steps_show_what_they_leave_at_most_and_what_they_sum_up(dtype
     nothing = b.copy()
     nothing[..., -1] = 0
     assert probed(A, nothing, 1e30, machine) is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("T", "shape"), [(256, (3, 37)), (1, (32,)), (61, (1,)), (16, (300,))])
+def test_the_first_steps_are_taken_once_more_one_after_the_other(dtype, T, shape):
+    rng = np.random.default_rng(T)
+    A, b = (rng.uniform(-1, 1, (T, *shape)).astype(dtype) for _ in "Ab")
+    comes, once = (
+        rng.standard_normal(shape).astype(dtype),
+        np.broadcast_to(A[(slice(None), *[slice(1)] * len(shape))], A.shape),
+    )
+    for matrix, vector in ((A, b), (A[::-1], b[::-1]), (once, b)):
+        rows = np.full((T + 2, *shape), 7, dtype)
+        mended(rows[1:-1], matrix, vector, comes, cuda_host.Host())
+        wanted = [comes]
+        for t in range(T):
+            wanted.append(matrix[t] * wanted[-1] + vector[t])
+        assert (rows[1:-1] == wanted[1:]).all()
+        assert (rows[[0, -1]] == 7).all()
 
 
 @needs_compiler

@@ -23,6 +23,7 @@ _JOINERS = constants("ranks/joins")["JOIN_THREADS"]
 _KERNELS = {  # the header and the threads of a structure
     "probe_steps": ("ranks/carries", "Probe", _THREADS),
     "fold_ranks": ("ranks/carries", "Fold", _THREADS),
+    "mend_steps": ("ranks/carries", "Mend", _THREADS),
     "largest_of_rows": ("ranks/carries", "Largest", _THREADS),
     "agree": ("ranks/carries", "Agreement", _THREADS),
     "join_steps": ("ranks/joins", "Join", _JOINERS),
@@ -113,6 +114,27 @@ def folded(
             "after": address(after), "cut": address(cut), "least": least,
         })  # fmt: skip
     return states, holds
+
+
+def mended(rows: Array, A: Array, b: Array, comes: Array, machine: Machine | None = None) -> None:
+    """Fill rows with what the maps A h + b give, one after the other, from what comes in; nothing waits.
+
+    Parameters
+    ----------
+    rows, A, b : array, shape (T, ...)
+        Of a step and a number at least, which `taken` accepts; A may repeat along units.
+    comes : array
+        Contiguous.
+    machine : Machine, optional
+    """
+    size, units = b.itemsize, b[0].size
+    with on(b, machine) as where:
+        _launch(where, "mend_steps", b.dtype, -(-units // _THREADS), 0, {
+            "steps": len(b), "units": units, "matrix": address(A), "vector": address(b),
+            "matrix_time": A.strides[0] // size, "vector_time": b.strides[0] // size,
+            "matrix_unit": int(any(A.strides[1:])), "comes": address(comes), "rows": address(rows),
+            "rows_time": rows.strides[0] // size,
+        })  # fmt: skip
 
 
 def largest(rows: Array, machine: Machine | None = None) -> Array:

@@ -24,7 +24,7 @@ from recsolve.distributed.elements import Elements, composed, element_of, replac
 from recsolve.distributed.messages import Soon
 from recsolve.jacobians import Diagonal, Jacobian, Scalar
 from recsolve.kernels.backends import scan
-from recsolve.kernels.gpu.ranks import probed, taken
+from recsolve.kernels.gpu.ranks import mended, probed, taken
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.affine import Affine
 
@@ -147,7 +147,7 @@ def _shown(given: Elements) -> tuple[Array, Array] | None:
     row = b[0]
     if not row.size:
         return None
-    if reset is None and is_plain(given.monoid, A, b) and taken(A.data, row, repeats=True) and taken(b, row):
+    if _read(given, A, b, reset):
         return probed(A.data, b, _least(b))
     xp, affine = namespace(b), MONOIDS["affine"]
     data, sizes = abs(A.data), abs(b)
@@ -163,10 +163,21 @@ def _shown(given: Elements) -> tuple[Array, Array] | None:
 
 def _mended(given: Elements, rows: Array, count: int, state: Array) -> Array:
     """Return rows of which the first ``count`` are taken anew, from the state that comes in."""
-    if count:
-        A, b, reset = _first_steps(given)
-        rows[:count] = scan(given.monoid, (A, b), initial=state, reset=reset)
+    if not count:
+        return rows
+    (A, b, reset), first = _first_steps(given), rows[:count]
+    if _read(given, A, b, reset) and taken(first, state) and state.flags.c_contiguous:
+        mended(first, A.data, b, state)
+    else:
+        first[...] = scan(given.monoid, (A, b), initial=state, reset=reset)
     return rows
+
+
+def _read(given: Elements, A: Any, b: Array, reset: Array | None) -> bool:
+    """Return whether kernels of ranks read some first steps."""
+    row = b[0]
+    plain = reset is None and row.size > 0 and is_plain(given.monoid, A, b)
+    return plain and taken(A.data, row, repeats=True) and taken(b, row)
 
 
 def _first_steps(given: Elements) -> tuple[Any, Array, Array | None]:

@@ -134,6 +134,38 @@ template <class T> __global__ void __launch_bounds__(RANK_THREADS) fold_ranks(co
     }
 }
 
+// The first steps once more, from what comes in: rows of contiguous numbers, as far apart from step to step.
+struct Mend {
+    long long steps, units;
+    long long matrix, vector, matrix_time, vector_time, matrix_unit;  // as of a probe
+    long long comes, rows, rows_time;
+};
+
+template <class T> __global__ void __launch_bounds__(RANK_THREADS) mend_steps(const Mend p) {
+    constexpr int AHEAD = 16;  // steps that are under way
+    const long long unit = static_cast<long long>(blockIdx.x) * RANK_THREADS + threadIdx.x;
+    if (unit >= p.units) return;
+    const T* matrix = address<const T>(p.matrix) + unit * p.matrix_unit;
+    const T* vector = address<const T>(p.vector) + unit;
+    T* rows = address<T>(p.rows) + unit;
+    T x = address<const T>(p.comes)[unit];
+    for (long long begin = 0; begin < p.steps; begin += AHEAD) {
+        T a[AHEAD], b[AHEAD];
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            const long long t = begin + i < p.steps ? begin + i : p.steps - 1;
+            a[i] = matrix[t * p.matrix_time], b[i] = vector[t * p.vector_time];
+        }
+#pragma unroll
+        for (int i = 0; i < AHEAD; ++i) {
+            if (begin + i == p.steps) return;
+            const T product = a[i] * x;
+            x = product + b[i];
+            rows[(begin + i) * p.rows_time] = x;
+        }
+    }
+}
+
 // A byte: whether what comes out is what was said, up to `by` of a size; one that is not finite excuses nothing.
 struct Agreement {
     long long units;
