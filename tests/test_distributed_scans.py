@@ -53,7 +53,7 @@ class Restarting(Reflection):
     constant = rs.Monoid.constant
 
 
-class Alone(Reflection):
+class Uncomposable(Reflection):
     """The same maps, which do not compose."""
 
     def composable(self, elements):
@@ -260,7 +260,7 @@ def test_complex_numbers_beside_real_ones():
         hold(size, cases)
 
 
-@pytest.mark.parametrize("monoid", [Reflection, Restarting, Alone])
+@pytest.mark.parametrize("monoid", [Reflection, Restarting, Uncomposable])
 def test_monoids_of_the_users_own(monoid):
     for size in ranks.SIZES:
         rng, cases = np.random.default_rng(size), []

@@ -294,7 +294,7 @@ def takes_shards(make: Callable[Given, Made]) -> Callable[Given, Made]:
         shared = timeline_of({**dict(zip(names, args, strict=False)), **kwargs})
         if shared is None:
             return make(*args, **kwargs)
-        with shared.ranks.alone(make.__qualname__):
+        with shared.ranks.by_itself(make.__qualname__):
             recurrence: Any = make(*map(local_of, args), **{name: local_of(x) for name, x in kwargs.items()})
         recurrence.timeline = shared
         return recurrence  # type: ignore[no-any-return]

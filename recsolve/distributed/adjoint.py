@@ -14,9 +14,9 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline
-from recsolve.distributed.alone import Alone
 from recsolve.distributed.backwards import WayBack
 from recsolve.distributed.messages import constant
+from recsolve.distributed.own_steps import OwnSteps
 from recsolve.distributed.solution import ShardedSolution
 from recsolve.gradients.adjoint import check_given, native_cotangents
 from recsolve.gradients.of_windows import tree
@@ -52,8 +52,8 @@ def _back(
     assert axis is not None
     if clamp is not None:
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
-    alone = Alone.of(solution.recurrence)
-    return WayBack(local.recurrence, local._iterate.states, (states, output, final), axis, alone)
+    own = OwnSteps.of(solution.recurrence)
+    return WayBack(local.recurrence, local._iterate.states, (states, output, final), axis, own)
 
 
 def into_initial(solution: ShardedSolution, local: Gradients) -> Array:

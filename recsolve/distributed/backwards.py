@@ -10,11 +10,11 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
-from recsolve.distributed.alone import Alone
 from recsolve.distributed.carries import over_ranks
 from recsolve.distributed.elements import Elements
 from recsolve.distributed.exchange import sums_of
 from recsolve.distributed.messages import constant
+from recsolve.distributed.own_steps import OwnSteps
 from recsolve.gradients.result import Gradients, initial_of
 from recsolve.gradients.solved import cotangent_of, with_last
 from recsolve.kernels.gpu.ranks import agreed, alike, largest, taken
@@ -73,7 +73,7 @@ class WayBack:
         Native cotangents of the own states, of the output, and what this rank adds to that of the last state of all;
         or None.
     axis : Timeline
-    alone : Alone
+    own : OwnSteps
         Of the recurrence whose time axis ranks share.
     """
 
@@ -83,9 +83,9 @@ class WayBack:
         trajectory: Array,
         given: tuple[Array | None, Array | None, Array | None],
         axis: Timeline,
-        alone: Alone,
+        own: OwnSteps,
     ):
-        self.rec, self.trajectory, self.axis, self.alone = rec, trajectory, axis, alone
+        self.rec, self.trajectory, self.axis, self.own = rec, trajectory, axis, own
         self.engine = rec.bind()
         self.hurried = False  # whether gradients have been returned that rest on what ranks forget
         with np.errstate(all="ignore"):
@@ -165,7 +165,7 @@ class WayBack:
         if _cell_of(rec) not in _REMEMBERING:
             few = min(few, _MOST)
         start = rec.length - max(few, _FEWEST)
-        part = self.alone.part(start, rec.length, trajectory[start - 1])
+        part = self.own.part(start, rec.length, trajectory[start - 1])
         assert isinstance(self.engine, FusedEngine)
         engine = FusedEngine(part, self.engine.traced, self.engine.backend)
         nothing = namespace(incoming).broadcast_to(constant(incoming, (), rec.dtype, 0), part.shape)

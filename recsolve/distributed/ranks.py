@@ -92,7 +92,7 @@ class Ranks(Exchange):
             self._free.release()
 
     @contextmanager
-    def alone(self, call: str) -> Iterator[None]:
+    def by_itself(self, call: str) -> Iterator[None]:
         """Run what this rank does by itself, before others may wait for it; if it fails they are told, once they do.
 
         Parameters

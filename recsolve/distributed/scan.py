@@ -15,7 +15,7 @@ from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.distributed.carries import row_before
 from recsolve.distributed.elements import Elements
 from recsolve.distributed.leading import over_leading_ranks, scan_over_ranks
-from recsolve.gradients.scan_adjoint import Alone, ScanGradients, pulled
+from recsolve.gradients.scan_adjoint import ScanGradients, Surroundings, pulled
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.kernels.monoids.float16 import state_dtype
@@ -48,7 +48,7 @@ def scan_shards(
 
 
 @dataclass(frozen=True)
-class _Among(Alone):
+class _OtherRanks(Surroundings):
     """What the own steps have before and after them: those of other ranks."""
 
     timeline: Timeline | None = None  # in the order in which the scan runs
@@ -87,7 +87,7 @@ def scan_adjoint_shards(
         given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
         timeline = shared.reversed() if reverse else shared
         rows = given.native(y.local, "y", given.like.shape).astype(state_dtype(given.like), copy=False)
-        around = _Among(row_before(timeline, rows), timeline)
+        around = _OtherRanks(row_before(timeline, rows), timeline)
         found = pulled(given, own, y.local, cotangent.local, initial, around)
         start = found.initial
         if start is not None:

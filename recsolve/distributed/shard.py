@@ -126,7 +126,7 @@ def shard(
     (True, (1000, 8), (1000, 8))
     """
     ranks = ranks_of(group, timeout)
-    with ranks.alone("recsolve.distributed.shard"):
+    with ranks.by_itself("recsolve.distributed.shard"):
         total = _steps_of(x, "x")
         axis = Timeline(ranks, spans(total, ranks.size) if lengths is None else _checked(lengths, ranks.size, total))
         part = x[axis.start : axis.stop]

@@ -11,8 +11,8 @@ from recsolve import solvers
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, kind_of, namespace, same_bits, to_host
 from recsolve.base.status import Status
-from recsolve.distributed.alone import Alone
 from recsolve.distributed.messages import constant
+from recsolve.distributed.own_steps import OwnSteps
 from recsolve.distributed.task import Facts, Task
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.kernels.gpu.cell.solve_plan import FIELDS
@@ -70,8 +70,8 @@ class Shot:
     words: list[Array]
 
     def __init__(self, task: Task):
-        self.task, self.alone = task, Alone.of(task.recurrence)
-        self.rec = self.alone.whole
+        self.task, self.own = task, OwnSteps.of(task.recurrence)
+        self.rec = self.own.whole
         self.tolerance = tolerance_of(task.settings["tol"], task.driver, self.rec, scaled=False)
         self.problem = Problem(self.rec, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         self.engine = self.problem.engine
@@ -129,11 +129,11 @@ class Shot:
         self.some *= _MORE
         with parts_as(self.engine):
             if self.asked is None:
-                engine = self.alone.part(first, stop, start).bind()
+                engine = self.own.part(first, stop, start).bind()
                 walks = engine.compiled and stop - first <= _WALKED
                 found = None if walks else engine.solve("sweeps", self.tolerance)
                 return engine.walk() if found is None else found.states
-            self.again = self.alone.engine(self.engine, first, stop).ask(self.tolerance, start)
+            self.again = self.own.engine(self.engine, first, stop).ask(self.tolerance, start)
             assert self.again is not None
             self.again.judge()
             return self.again.states
@@ -157,7 +157,7 @@ class Shot:
             rows += weights * (self.new - rows)
         if self.asked is not None and on_device:
             if mixed:
-                met, near = self.alone.tested(self.engine, self.states, stop - mixed - 1, stop + 1, self.tolerance)
+                met, near = self.own.tested(self.engine, self.states, stop - mixed - 1, stop + 1, self.tolerance)
                 self.met, self.near = met_and_near(xp.ascontiguousarray(met), xp.ascontiguousarray(near))
             return
         values = None if self.found is None else self.found.values
@@ -165,7 +165,7 @@ class Shot:
         if begin == end:
             return
         before = self.states[begin - 1] if begin else self.start
-        problem = Problem(self.alone.part(begin, end, before), self.tolerance, pin=True, jacobian=False)
+        problem = Problem(self.own.part(begin, end, before), self.tolerance, pin=True, jacobian=False)
         F, met, near = problem.tested(self.states[begin:end])
         if values is not None:
             values[begin:end] = F
@@ -221,7 +221,7 @@ class Shot:
     def conclude(self) -> Problem:
         """Return the problem of all steps, from what truly comes in, which can wait until the others are told."""
         if self.solved is None or self.solved.recurrence.initial is not self.start:
-            part = self.alone.part(0, self.rec.length, self.start)
+            part = self.own.part(0, self.rec.length, self.start)
             self.solved = Problem(part, self.tolerance, pin=True, jacobian=False, rounding=rounding_at)
         return self.solved
 

@@ -111,7 +111,7 @@ def scan_adjoint(
 
 
 @dataclass(frozen=True)
-class Alone:
+class Surroundings:
     """What the steps of a scan have before and after them: nothing, but for the initial state.
 
     Attributes
@@ -128,7 +128,7 @@ class Alone:
 
 
 def pulled(
-    given: Given, elements: Any, y: Any, cotangent: Any, initial: Any, around: Alone = Alone()
+    given: Given, elements: Any, y: Any, cotangent: Any, initial: Any, around: Surroundings = Surroundings()
 ) -> ScanGradients:  # fmt: skip
     """Return the gradients of a scan whose arguments have been read."""
     if given.like.dtype.kind not in "fc":
@@ -153,7 +153,7 @@ def pulled(
 
 
 def _pull(
-    given: Given, e: tuple[Any, ...], y: Array, c: Array, around: Alone
+    given: Given, e: tuple[Any, ...], y: Array, c: Array, around: Surroundings
 ) -> tuple[tuple[Array | None, ...], Array | None]:
     """Return the cotangents of the prepared elements, and of the initial state."""
     monoid, start, mask, xp, zero = given.monoid, given.initial, given.reset, namespace(y), y.dtype.type(0)

@@ -16,7 +16,7 @@ from recsolve.solvers.problem import Problem
 _KEPT = 16  # parts of a recurrence
 
 
-class Alone:
+class OwnSteps:
     """The own steps of a recurrence.
 
     They keep what kernels know of their arrays; parts of them start from no state in particular.
@@ -32,7 +32,7 @@ class Alone:
         The own steps, from the first state of all.
     """
 
-    _KNOWN: ClassVar[WeakKeyDictionary[Recurrence, Alone]] = WeakKeyDictionary()
+    _KNOWN: ClassVar[WeakKeyDictionary[Recurrence, OwnSteps]] = WeakKeyDictionary()
 
     def __init__(self, rec: Recurrence):
         self.whole = rec.window(0, rec.length)
@@ -40,7 +40,7 @@ class Alone:
         self._tests: dict[tuple[int, int], Problem] = {}
 
     @classmethod
-    def of(cls, rec: Recurrence) -> Alone:
+    def of(cls, rec: Recurrence) -> OwnSteps:
         """Return those of a recurrence."""
         return cls._KNOWN.get(rec) or cls._KNOWN.setdefault(rec, cls(rec))
 
