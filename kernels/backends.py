@@ -225,21 +225,22 @@ def _scan_pays(like: Array, e: Any) -> bool:
 
 
 def scan(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Array:
-    """Run a scan on the backend that :func:`chosen` returns.
+    """Return y[t] = e[t](y[t-1]) for all t, by the backend that :func:`chosen` returns.
 
     Parameters
     ----------
     monoid : Monoid
     elements : tuple
-        What the monoid composes: arrays (T, ...); for affine maps a Jacobian and an array.
+        In the monoid's form: arrays (T, ...); for affine maps a Jacobian and an array.
     initial : array, optional
-        y before the first step, the shape of one row.
+        y[-1], the shape of one row; without it the first step is cut from its past.
     reset : array of bool, optional
-        Broadcasting against rows (T, ...): steps that do not see the one before.
+        Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
 
     Returns
     -------
     array, shape (T, ...)
+        y, in the memory order of the elements.
 
     Raises
     ------

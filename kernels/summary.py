@@ -36,27 +36,7 @@ class Summary:
 
 @register("summary", "numpy")
 def summarise(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Summary:
-    """Return what a range of at least one step does to the state before it.
-
-    Parameters
-    ----------
-    monoid : Monoid
-        That composes ``elements``.
-    elements : tuple
-        In the monoid's form, time first.
-    initial : array, optional
-        What cut steps act on, with monoids that restart.
-    reset : array of bool, optional
-        Broadcasting against rows (T, ...): steps that are cut from their past.
-
-    Returns
-    -------
-    Summary
-
-    Notes
-    -----
-    Blelloch, "Prefix sums and their applications" (1990). T - 1 compositions in log2(T) calls.
-    """
+    """Return what :func:`recsolve.kernels.backends.summarise` does, by T - 1 compositions in log2(T) calls."""
     if monoid.like(elements).dtype == HALF:
         like = monoid.like(elements)
         monoid, initial = Widened(monoid), None if initial is None else initial.astype(state_dtype(like))

@@ -41,24 +41,9 @@ def scan(
     reset: Array | None = None,
     chunk: int | None = None,
 ) -> Array:
-    """Return y[t] = e[t](y[t-1]) for all t.
+    """Return what :func:`recsolve.kernels.backends.scan` does.
 
-    Parameters
-    ----------
-    monoid : Monoid
-    elements : tuple
-        In the monoid's form, time first.
-    initial : array, optional
-        y[-1], the shape of one row; without it the first step is cut from its past.
-    reset : array of bool, optional
-        Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
-    chunk : int, optional
-        Length of a chunk; by default about sqrt(T / 2), or T where composing does not pay.
-
-    Returns
-    -------
-    array
-        y, in the memory order of the elements.
+    ``chunk`` is the length of a chunk; by default about sqrt(T / 2), or T where composing does not pay.
     """
     monoid, elements = monoid.simplest(elements)
     like = monoid.like(elements)

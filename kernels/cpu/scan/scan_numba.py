@@ -83,7 +83,7 @@ def scan(
     reset: Array | None = None,
     chunk: int | None = None,
 ) -> Array:
-    """Return y[t] = e[t](y[t-1]) for all t; arguments and results are those of the scan of NumPy.
+    """Return what :func:`recsolve.kernels.backends.scan` does.
 
     ``chunk`` is the length of a block of time; by default lanes walk through all of it where they are many.
     """

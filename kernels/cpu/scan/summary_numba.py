@@ -31,7 +31,7 @@ def carries(monoid: Monoid, elements: Any, initial: Array | None = None) -> bool
 
 @register("summary", "numba")
 def summarise(monoid: Monoid, elements: Any, *, initial: Array | None = None, reset: Array | None = None) -> Summary:
-    """Return what a range of at least one step does to the state before it, as the reference does."""
+    """Return what :func:`recsolve.kernels.backends.summarise` does, by compiled loops."""
     like = monoid.like(elements)
     if not carries(monoid, elements, initial) or (reset is not None and reset.ndim != like.ndim):
         return by_tree(monoid, elements, initial=initial, reset=reset)

@@ -72,17 +72,11 @@ def scan(
     width: int | None = None,
     machine: Machine | None = None,
 ) -> Array:
-    """Return y[t] = e[t](y[t-1]) for all t.
+    """Return what :func:`recsolve.kernels.backends.scan` does.
 
     Parameters
     ----------
-    monoid : Monoid
-    elements : tuple
-        In the monoid's form, time first.
-    initial : array, optional
-        y[-1], the shape of one row; without it the first step is cut from its past.
-    reset : array of bool, optional
-        Broadcasting against rows (T, ...): steps that are cut from their past, by selection.
+    monoid, elements, initial, reset
     regime : {"registers", "streamed", "tiny", "chained"}, optional
         By default the fastest according to a model. Matrices of more than 4 rows have one of their own, and so
         have those of more than 2 over semirings.
@@ -93,8 +87,7 @@ def scan(
 
     Returns
     -------
-    array
-        y, in the memory order of the elements.
+    array, shape (T, ...)
 
     Raises
     ------

@@ -35,7 +35,7 @@ def summarise(
     width: int | None = None,
     machine: Machine | None = None,
 ) -> Summary:
-    """Return what a range of at least one step does to the state before it; arguments and results are the reference's.
+    """Return what :func:`recsolve.kernels.backends.summarise` does, by kernels.
 
     ``width`` is that of tiles, in lanes; ``machine`` by default the device of the arrays, on its current stream.
     """
