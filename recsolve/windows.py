@@ -125,7 +125,7 @@ def check_one_after_the_other(rec: Recurrence, every: int) -> None:
 
 def solved_as_part(part: Recurrence, whole: Recurrence, solve: Callable[..., Solution], **settings: Any) -> Solution:
     """Return the solution of a window, tested as the whole is; no gradients go back from it."""
-    vars(part)["state_scale"] = whole.state_scale
+    part.take_scale(whole.state_scale)
     with unrecorded(whole.kind):  # of all windows together there is one node
         return solve(part, **settings)
 

@@ -38,7 +38,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     if found is None:
         return None
     told, final = found
-    vars(rec)["state_scale"] = 1.0  # that of ordinary states
+    rec.take_scale(1.0)  # that of ordinary states
     iterations = max(int(one.iterations) for one in told)
     maxiter = task.settings["maxiter"]
     if maxiter is not None and iterations > maxiter:

@@ -94,7 +94,7 @@ def _solved(task: Task, fallback: str) -> tuple[str, str, Outcome]:
         axis.ranks.exchange([rec.length, end is not None, scale], [rec.initial if end is None else end])
     )
     lengths, said, scales = zip(*[message.numbers.tolist() for message in messages], strict=True)
-    vars(rec)["state_scale"] = max(scales) or 1.0  # so that all are tested alike
+    rec.take_scale(max(scales) or 1.0)
     held = [i for i, length in enumerate(lengths) if length]
     found: Outcome | None = None
     way, why = "rounds", ""

@@ -146,7 +146,7 @@ class StoredSolve:
 
     def _settle_on(self, part: Recurrence) -> None:
         """Take what ``auto`` takes for this window for all others; the loop completes where that does not converge."""
-        vars(part)["state_scale"] = self.whole.state_scale
+        part.take_scale(self.whole.state_scale)
         with np.errstate(all="ignore"):
             chosen = choose(part, tolerance_for(part, self.settings["tol"])).chosen
         self.solver = chosen.method

@@ -114,7 +114,7 @@ class Task:
         """Return the recurrence of the own steps from ``first`` on, given the state before them."""
         rec = self.recurrence
         part = rec.window(first, rec.length, rec.wrap(start.copy()))
-        vars(part)["state_scale"] = rec.state_scale  # so that all are tested as the whole is
+        part.take_scale(rec.state_scale)
         part.first_step = self.timeline.start + first
         return part
 

@@ -174,7 +174,8 @@ def _parts(task: Task, chosen: Sequence[Array]) -> list[_Chunk] | None:
                 compared = states, rec.bind().evaluate(states)
             if not parted(part, compared[0][rows], compared[1][rows], rec.state_scale):
                 return None
-        vars(part)["state_scale"], part.timeline = rec.state_scale, rec.timeline
+        part.take_scale(rec.state_scale)
+        part.timeline = rec.timeline
         own = part.wrap(guess[rows]) if hasattr(guess, "shape") and not np.isscalar(guess) else guess
         found.append(_Chunk(place, replace(task, recurrence=part, guess=own)))
     return found

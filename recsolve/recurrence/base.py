@@ -338,6 +338,10 @@ class Recurrence(Makers, UsersArrays, ABC, Generic[UserArray]):
         """
         return scale_of(self)
 
+    def take_scale(self, size: float) -> None:
+        """Take this as ``state_scale``: that of a whole of which this is a part, so that all of it is tested alike."""
+        self.state_scale = size
+
     @abstractmethod
     def drive_is_finite(self, t: int) -> bool:
         """Return whether everything that drives step ``t`` is finite (the advice of a failed solve depends on it)."""
