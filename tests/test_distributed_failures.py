@@ -134,7 +134,7 @@ def ahead(group, *, at=None, within=None, units=UNITS):
         (brought,) = second.told()[1]
         third = all_ranks.exchange([3.0])
         comes_to(3)
-        told = first.numbers().sum() + second.numbers().sum() + sum(one.numbers[0] for one in third)
+        told = first.numbers().sum() + second.numbers().sum() + third.numbers().sum()
         return brought.sum() / row.size, told
 
 

@@ -276,6 +276,6 @@ def row_before(axis: Timeline, rows: Array) -> Array | None:
     rows : array, shape (own steps, ...)
     """
     row = rows[-1] if len(rows) else namespace(rows).zeros(rows.shape[1:], rows.dtype)
-    ends = axis.in_order(axis.ranks.exchange((), [row]))[: axis.place]
-    held = [end.arrays[0] for end, length in zip(ends, axis.ordered, strict=False) if length]
-    return held[-1] if held else None
+    ends = axis.in_order(axis.ranks.exchange((), [row]).arrays[0])
+    held = [place for place in range(axis.place) if axis.ordered[place]]
+    return ends[held[-1]] if held else None

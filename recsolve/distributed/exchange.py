@@ -14,7 +14,6 @@ from recsolve.base.arrays import Array, kind_of, to_host
 from recsolve.distributed.gathering import Gathering, RankError
 from recsolve.distributed.messages import (
     HEADER,
-    Message,
     layout_of,
     one_stream,
     pack,
@@ -31,11 +30,12 @@ _CODE, _DIGEST, _OWN, _MORE = range(4)  # the numbers of a header
 
 
 class Sent:
-    """A message under way.
+    """What all ranks have sent in one message, which may be under way, in the order of ranks.
 
     Attributes
     ----------
     arrays : list of array, shape (ranks, ...)
+        In the dtypes of those that this rank has sent itself.
     """
 
     def __init__(self, arrays: list[Array], read: Callable[[], tuple[Array, list[Array]]]):
@@ -64,8 +64,8 @@ class Exchange(Gathering):
         self._amid = False  # whether the others may wait for the rest of a message
         self._over = False  # whether the call has ended on all ranks
 
-    def exchange(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> list[Message]:
-        """Send numbers and arrays to all ranks, and return what all have sent, in the order of ranks.
+    def exchange(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> Sent:
+        """Send numbers and arrays to all ranks, and return what all have sent, once it is there.
 
         Parameters
         ----------
@@ -79,7 +79,7 @@ class Exchange(Gathering):
             Where a rank has failed, did not come in time, or does something else.
         """
         told, found = self._exchanged(np.ascontiguousarray(numbers, np.float64), arrays)
-        return [Message(own, [x[rank, ...] for x in found]) for rank, own in enumerate(told)]
+        return Sent(found, lambda: (told, []))
 
     def _exchanged(self, sent: Array, arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
         """Return the numbers of all ranks, (ranks, n), and their arrays, (ranks, ...) each."""
@@ -164,7 +164,7 @@ class Exchange(Gathering):
 
     def words(self, text: str) -> list[str]:
         """Send a text to all ranks, and return those of all, in the order of ranks."""
-        return [_decoded(message.arrays[0]) for message in self.exchange((), [_encoded(text)])]
+        return [_decoded(row) for row in self.exchange((), [_encoded(text)]).arrays[0]]
 
     def _packed(self, code: int, numbers: Array, arrays: Sequence[Array], more: bool = False) -> Any:
         """Return a message as a tensor of bytes, at least as long as what goes along with the header."""

@@ -95,8 +95,8 @@ def over_leading_ranks(
         if at == final:
             return found[0]
         out = end(found[0], into[at]) if axis.place == at else given.row
-        ends = axis.ranks.exchange((), [out.astype(given.row.dtype, copy=False)])
-        into.append(axis.in_order(ends)[at].arrays[0])
+        ends = axis.ranks.exchange((), [out.astype(given.row.dtype, copy=False)]).arrays[0]
+        into.append(axis.in_order(ends)[at])
 
 
 class _Lead(NamedTuple):

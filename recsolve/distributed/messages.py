@@ -26,20 +26,6 @@ _LEAST = 4096  # bytes of memory that a device writes to
 Arriving: TypeAlias = tuple[Callable[[], bool], Callable[[], Array]]
 
 
-class Message(NamedTuple):
-    """What one rank has sent.
-
-    Attributes
-    ----------
-    numbers : array of float64
-    arrays : list of array
-        In the shapes and dtypes of those that this rank has sent itself.
-    """
-
-    numbers: Array
-    arrays: list[Array]
-
-
 class Layout(NamedTuple):
     """Where the arrays of a message lie, in bytes from its beginning, and how long it is, the header included."""
 

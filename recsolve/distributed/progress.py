@@ -76,25 +76,25 @@ def _together(bits: dict[int, Array]) -> Array:
     return sum(bit * holds.astype(np.int32) for bit, holds in bits.items())  # type: ignore[return-value]
 
 
-def leading_before(lengths: Sequence[int], flags: Sequence[Array]) -> list[Array]:
+def leading_before(lengths: Sequence[int], flags: Array) -> list[Array]:
     """Return for every rank in which sequences all is exact that comes before it; ranks without steps change nothing.
 
     Parameters
     ----------
     lengths : sequence of int
-    flags : sequence of array
-        Of all ranks, in the order of steps.
+    flags : array of int32, shape (ranks, *batch)
+        In the order of steps.
     """
-    found = [namespace(flags[0]).ones_like(flags[0], dtype=bool)]
+    found = [namespace(flags).ones_like(flags[0], dtype=bool)]
     for length, said in zip(lengths, flags, strict=True):
         passes = (said & TAIL > 0) | ((said & PASSES > 0) & found[-1])
         found.append(passes if length else found[-1])
     return found
 
 
-def all_blocked(lengths: Sequence[int], flags: Sequence[Array]) -> bool:
+def all_blocked(lengths: Sequence[int], flags: Array) -> bool:
     """Return whether all segments have converged, or have up to a row whose own F is not finite."""
-    xp = namespace(flags[0])
+    xp = namespace(flags)
     excused, open_ = (xp.zeros_like(flags[0], dtype=bool) for _ in range(2))
     for length, said in zip(lengths, flags, strict=True):
         if length:

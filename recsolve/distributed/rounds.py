@@ -10,7 +10,7 @@ Chartier and Philippe, "A parallel shooting technique for solving dissipative OD
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from recsolve.distributed.task import Facts, Outcome, Task
 from recsolve.solution import Solution
 
 
-def before_each(task: Task, lengths: Sequence[float], ends: Sequence[Array]) -> list[Array]:
+def before_each(task: Task, ends: Iterable[Array]) -> list[Array]:
     """Return the state before the steps of each rank, and that after all; ranks that hold no steps change none."""
     found = [task.recurrence.initial]
-    for length, end in zip(lengths, ends, strict=True):
+    for length, end in zip(task.timeline.ordered, ends, strict=True):
         found.append(end if length else found[-1])
     return found
 
@@ -40,9 +40,9 @@ def solve_in_rounds(task: Task, starts: list[Array]) -> Outcome:
     axis = task.timeline
     solution = task.solved(starts[axis.place], guess=task.own_guess())
     while True:
-        messages = axis.in_order(axis.ranks.exchange(Facts.of(solution).as_numbers(), [end_of(task, solution)]))
-        facts = [Facts.from_numbers(message.numbers) for message in messages]
-        truth = before_each(task, [fact.length for fact in facts], [message.arrays[0] for message in messages])
+        sent = axis.ranks.exchange(Facts.of(solution).as_numbers(), [end_of(task, solution)])
+        facts = [Facts.from_numbers(numbers) for numbers in axis.in_order(sent.numbers())]
+        truth = before_each(task, axis.in_order(sent.arrays[0]))
         if all(same_bits(x, y) for x, y in zip(starts[:-1], truth[:-1], strict=True)):
             return Outcome(solution, facts, truth[-1])
         with np.errstate(all="ignore"):

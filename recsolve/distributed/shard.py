@@ -191,8 +191,8 @@ def from_local(local: Any, group: Any = None, *, timeout: float | None = None) -
     ranks = ranks_of(group, timeout)
     shape = tuple(getattr(local, "shape", ()))
     with ranks.together(f"recsolve.distributed.from_local of {getattr(local, 'dtype', None)} {('steps', *shape[1:])}"):
-        found = ranks.exchange([_steps_of(local, "local")])
-    return Shard(local, Timeline(ranks, tuple(int(message.numbers[0]) for message in found)))
+        lengths = ranks.exchange([_steps_of(local, "local")]).numbers()[:, 0]
+    return Shard(local, Timeline(ranks, tuple(map(int, lengths))))
 
 
 def gather(x: Shard[UserArray]) -> UserArray:
@@ -236,7 +236,7 @@ def gather(x: Shard[UserArray]) -> UserArray:
         xp = namespace(native)
         padded = xp.zeros((max(axis.lengths), *native.shape[1:]), native.dtype)
         padded[: len(native)] = native
-        messages = axis.ranks.exchange((), [padded])
+        (rows,) = axis.ranks.exchange((), [padded]).arrays
         axis.ranks.closed()
-        found = [message.arrays[0][:n] for message, n in zip(messages, axis.lengths, strict=True)]
+        found = [own[:n] for own, n in zip(rows, axis.lengths, strict=True)]
         return from_native(xp.concatenate(axis.in_order(found)), kind_of(x.local))  # type: ignore[no-any-return]

@@ -36,7 +36,7 @@ class NotComposable(Exception):
     """The matrices A of a rank do not compose in fixed size: all ranks learn of it by the same message."""
 
 
-Decide = Callable[[Sequence[Progress], Sequence[Array]], None]
+Decide = Callable[[Sequence[Progress], Array], None]
 
 
 class SharedProblem(Problem):
@@ -77,7 +77,7 @@ class SharedProblem(Problem):
         self._first = True
         self._current: Iterate | None = None  # of which the others are still to be told
         self._stepped: tuple[Any, Any] = None, None  # the iterate of a step, and the same as it is known now
-        self._flags: list[Array] = []  # of all ranks
+        self._flags: Array  # of all ranks, in the order of steps
 
     def begin(self, iterate: Iterate) -> None:
         """Say that a step begins."""
@@ -99,7 +99,7 @@ class SharedProblem(Problem):
 
     def _part(self) -> Recurrence:
         """Return the recurrence of the own steps, from the last state of the rank before."""
-        return self.task.part(before_each(self.task, self._lengths, self.ends)[self._place])
+        return self.task.part(before_each(self.task, self.ends)[self._place])
 
     @cached_property
     def follows(self) -> Array:
@@ -182,12 +182,12 @@ class SharedProblem(Problem):
         return self._follow(iterate, states, ends)
 
     def total(self, x: Array, axes: tuple[int, ...] = ()) -> Array:
-        return self._sum([arrays[0] for arrays in self._exchange([super().total(x, axes)])])
+        return self._sum(self._exchange([super().total(x, axes)])[0])
 
     def leading(self, good: Array) -> Array:
         own = super().leading(good)
-        messages = self._exchange([passing_of(self, own)])
-        before = leading_before(self._lengths, [arrays[0] for arrays in messages])[self._place]
+        (flags,) = self._exchange([passing_of(self, own)])
+        before = leading_before(self._lengths, flags)[self._place]
         return own & ~(self.follows & ~before[None])
 
     @property
@@ -195,21 +195,21 @@ class SharedProblem(Problem):
         return self.horizon
 
     def running_total(self, x: Array) -> Array:
-        found = self._exchange([super().total(x)])
-        before = self._sum([arrays[0] for arrays in found[: self._place]]) if self._place else x.dtype.type(0)
+        (sums,) = self._exchange([super().total(x)])
+        before = self._sum(sums[: self._place]) if self._place else x.dtype.type(0)
         return before + super().running_total(x)
 
     @staticmethod
-    def _sum(parts: Sequence[Array]) -> Array:
-        return sum(parts[1:], start=parts[0])
+    def _sum(parts: Array) -> Array:
+        return sum(parts[1:], start=parts[0])  # type: ignore[no-any-return]
 
     def _evaluated(self, iterate: I, states: Array) -> I:
         """Return the iterate of states, with a message that says what the last ones are."""
         told = self.told
-        found = self._exchange([states[-1] if len(states) else self.task.recurrence.initial])
+        (ends,) = self._exchange([states[-1] if len(states) else self.task.recurrence.initial])
         if not told:  # they have been pinned as was known before
             self._stepped = iterate, iterate
-        return self._follow(iterate, states, [arrays[0] for arrays in found])
+        return self._follow(iterate, states, list(ends))
 
     def _follow(self, iterate: I, states: Array, ends: Sequence[Array]) -> I:
         """Return the iterate of own states, given the last ones of all ranks."""
@@ -220,22 +220,26 @@ class SharedProblem(Problem):
 
     # Messages ---------------------------------------------------------------------------------------------------
 
-    def _exchange(self, arrays: Sequence[Array], able: bool = True) -> list[list[Array]]:
-        """Return the arrays of all ranks in the order of steps; the first message of a step may end all of them."""
+    def _exchange(self, arrays: Sequence[Array], able: bool = True) -> list[Array]:
+        """Return the arrays of all ranks, (ranks, ...) each, in the order of steps.
+
+        The first message of a step may end all of them.
+        """
         axis, current = self.task.timeline, self._current
         first = () if current is None else self._progress(current)
         more = [] if current is None else [flags_of(self, self.begun), self._largest_known(current)]
-        messages = axis.in_order(axis.ranks.exchange([able, *first], [*more, *arrays]))
-        if not all(message.numbers[0] for message in messages):
+        sent = axis.ranks.exchange([able, *first], [*more, *arrays])
+        told, found = axis.in_order(sent.numbers()), [axis.in_order(x) for x in sent.arrays]
+        if not told[:, 0].all():
             raise NotComposable
         if current is not None:
-            self._current, self._flags = None, [message.arrays[0] for message in messages]
-            self._known = namespace(more[1]).stack([message.arrays[1] for message in messages]).max(axis=0)
+            self._current, self._flags = None, found[0]
+            self._known = found[1].max(axis=0)
             self._leading = leading_before(self._lengths, self._flags)
             self._leads_in = self._leading[self._place]
             self._stepped = current, self._led(current, self.begun)
-            self._decide([Progress(*message.numbers[1:].tolist()) for message in messages], self._flags)
-        return [message.arrays[len(more) :] for message in messages]
+            self._decide([Progress(*progress) for progress in told[:, 1:].tolist()], self._flags)
+        return found[len(more) :]
 
     def _progress(self, iterate: Iterate) -> Progress:
         mixes = False
@@ -251,10 +255,11 @@ class SharedProblem(Problem):
         """Return the correction that comes in, and what the last state of every rank becomes."""
         row = namespace(iterate.values).zeros_like(self.recurrence.initial)
         cut = self.recurrence.over_event(self.cut(iterate))
-        said, able = say(iterate, A, row, cut, self.task.timeline)
-        messages = [said.like(arrays) for arrays in self._exchange(said.flat(), able)]
+        told, able = say(iterate, A, row, cut, self.task.timeline)
+        arrays = self._exchange(told.flat(), able)
         correction, own, ends = row, row, []
-        for place, (length, said) in enumerate(zip(self._lengths, messages, strict=True)):
+        for place, length in enumerate(self._lengths):
+            said = told.like([x[place] for x in arrays])
             own = correction if place == self._place else own
             ends.append(said.states)
             if length:

@@ -55,7 +55,7 @@ def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
     """Return what ranks have told, in the order of steps, once all follow from each other, and the last state."""
     axis = task.timeline
     first = axis.ranks.begin((), [own.first_end()], more=True)  # nobody looks at it before all is asked for
-    truth = before_each(task, axis.ordered, axis.in_order(list(first.arrays[0])))
+    truth = before_each(task, axis.in_order(first.arrays[0]))
     new = own.taken_anew(truth[axis.place]) if own.able and axis.place else None
     own.judge()  # which occupies a whole device: what other ranks wait for goes before it
     if new is not None:
@@ -65,7 +65,7 @@ def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
         arrays = own.arrays()
         sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
         own.conclude()
-        truth = before_each(task, axis.ordered, axis.in_order(list(sent.arrays[-1])))
+        truth = before_each(task, axis.in_order(sent.arrays[-1]))
         told, meets = own.completed(*sent.told())
         told, meets = axis.in_order(told), axis.in_order(meets)
         if not all(one.good for one in told) or not ordinary(own.states, max(one.largest for one in told)):

@@ -52,8 +52,8 @@ def solve_shards(
         way, why, (solution, facts, final) = _solved(task, fallback)
         message = ""
         if (missed := first_missed(facts)) is not None:
-            exact = axis.in_order(axis.ranks.exchange([solution.exact_prefix]))
-            facts = [fact._replace(exact_prefix=int(m.numbers[0])) for fact, m in zip(facts, exact, strict=True)]
+            exact = axis.in_order(axis.ranks.exchange([solution.exact_prefix]).numbers()[:, 0])
+            facts = [fact._replace(exact_prefix=int(n)) for fact, n in zip(facts, exact, strict=True)]
             message = axis.in_order(axis.ranks.words(solution.message))[missed]
         axis.ranks.closed()
         found = ShardedSolution(recurrence, solution, tuple(facts), final, way, why, message, tensors)
@@ -90,16 +90,14 @@ def _solved(task: Task, fallback: str) -> tuple[str, str, Outcome]:
     one_by_one = isinstance(solver, solvers.Sequential)
     end = None if one_by_one else task.forgotten()
     scale = rec.state_scale if rec.length else 0.0
-    messages = axis.in_order(
-        axis.ranks.exchange([rec.length, end is not None, scale], [rec.initial if end is None else end])
-    )
-    lengths, said, scales = zip(*[message.numbers.tolist() for message in messages], strict=True)
+    sent = axis.ranks.exchange([end is not None, scale], [rec.initial if end is None else end])
+    said, scales = axis.in_order(sent.numbers()).T.tolist()
     rec.take_scale(max(scales) or 1.0)
-    held = [i for i, length in enumerate(lengths) if length]
+    held = [i for i, length in enumerate(axis.ordered) if length]
     found: Outcome | None = None
     way, why = "rounds", ""
     if not one_by_one and all(said[i] for i in held[:-1]):
-        found = solve_in_rounds(task, before_each(task, lengths, [m.arrays[0] for m in messages]))
+        found = solve_in_rounds(task, before_each(task, axis.in_order(sent.arrays[0])))
     elif not one_by_one:
         found, why = _together(task)
         way = "sweeps"

@@ -52,7 +52,7 @@ class _Course:
         self.history, self.nit, self.status, self.mixes = History(), 0, Status.MAXITER, False
         self.progress: list[Progress] = []
 
-    def decide(self, progress: Sequence[Progress], flags: Sequence[Array]) -> None:
+    def decide(self, progress: Sequence[Progress], flags: Array) -> None:
         """Record an iterate of all ranks, and raise where it is the last one."""
         self.progress = list(progress)
         worst = float(np.max([p.worst for p in progress]))
@@ -117,7 +117,7 @@ def solve_by_sweeps(task: Task, solver: Solver[Any, Any], limit: int, patience: 
         Facts(length, course.status, course.nit, p.worst, int(p.converged), int(p.exact), *tested)
         for length, p in zip(axis.ordered, course.progress, strict=True)
     ]
-    return Outcome(solution, facts, before_each(task, axis.ordered, problem.ends)[-1])
+    return Outcome(solution, facts, before_each(task, problem.ends)[-1])
 
 
 def _begun(task: Task) -> tuple[Array, list[Array]]:
@@ -127,5 +127,5 @@ def _begun(task: Task) -> tuple[Array, list[Array]]:
     states = given(rec) if callable(given) else given
     if states is None:
         states = rec.bind().guess() if rec.length else rec.empty()
-    ends = axis.in_order(axis.ranks.exchange((), [states[-1] if rec.length else rec.initial]))
-    return states, [message.arrays[0] for message in ends]
+    (ends,) = axis.ranks.exchange((), [states[-1] if rec.length else rec.initial]).arrays
+    return states, list(axis.in_order(ends))

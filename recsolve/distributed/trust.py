@@ -67,7 +67,7 @@ def _derivative(local: Solution, axis: Timeline) -> Verification:
     """Return the worst that any rank has found out about the Jacobian."""
     own = local._derivative if axis.length else Verification(True, 0.0)
     numbers = [_HOLDS.index(own.holds), own.missing, own.error]
-    found = [message.numbers.tolist() for message in axis.in_order(axis.ranks.exchange(numbers))]
+    found = axis.in_order(axis.ranks.exchange(numbers).numbers()).tolist()
     worst = max(range(axis.size), key=lambda place: (found[place][1], found[place][0]))
     holds, missing, _ = found[worst]
     reason = "" if not holds and not missing else axis.in_order(axis.ranks.words(own.reason))[worst]
@@ -131,11 +131,10 @@ class _Own:
 
     def _largest(self, x: Array) -> Array:
         """Return the largest numbers of any rank, NaN where one is."""
-        found = [message.arrays[0] for message in self.axis.ranks.exchange((), [x])]
-        return namespace(x).stack(found).max(axis=0)  # type: ignore[no-any-return]
+        return self.axis.ranks.exchange((), [x]).arrays[0].max(axis=0)  # type: ignore[no-any-return]
 
     def _any(self, flag: bool) -> bool:
-        return any(message.numbers[0] for message in self.axis.ranks.exchange([flag]))
+        return bool(self.axis.ranks.exchange([flag]).numbers().any())
 
 
 def _or_zeros(x: Array) -> Array:

@@ -22,7 +22,8 @@ def turned_resets(reset: Shard[Any]) -> Shard[Any]:
     own = as_mask(to_native(reset.local, "reset", MASKS), "reset")
     xp = namespace(own)
     nothing = xp.zeros((1, *own.shape[1:]), bool)
-    messages = axis.in_order(axis.ranks.exchange([len(own)], [own[:1] if len(own) else nothing]))
-    later = (message.arrays[0] for message in messages[axis.place + 1 :] if message.numbers[0])
-    after = xp.concatenate([own[1:], next(later, nothing)])[: len(own)]
+    sent = axis.ranks.exchange((), [own[:1] if len(own) else nothing])
+    rows, places = axis.in_order(sent.arrays[0]), range(axis.place + 1, axis.size)
+    later = next((rows[place] for place in places if axis.ordered[place]), nothing)
+    after = xp.concatenate([own[1:], later])[: len(own)]
     return Shard(from_native(xp.ascontiguousarray(after[::-1]), kind_of(reset.local)), axis.reversed())

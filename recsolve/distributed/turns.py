@@ -73,9 +73,9 @@ def solve_in_turn(task: Task, fallback: str, known: Solution | None = None) -> O
         if place == axis.place:
             solution = task.solved(start, guess=guess, fallback=fallback)
         numbers = [0.0] * len(Facts._fields) if solution is None else Facts.of(solution).as_numbers()
-        messages = axis.in_order(axis.ranks.exchange(numbers, [end_of(task, solution)]))
-        facts = [Facts.from_numbers(message.numbers) for message in messages]
-        start = messages[place].arrays[0]
+        sent = axis.ranks.exchange(numbers, [end_of(task, solution)])
+        facts = [Facts.from_numbers(row) for row in axis.in_order(sent.numbers())]
+        start = axis.in_order(sent.arrays[0])[place]
     assert solution is not None
     return Outcome(solution, facts, start)
 
@@ -92,14 +92,14 @@ def _solve_in_chunks(task: Task, fallback: str, chunks: list[_Chunk]) -> Outcome
             chunk = chunks[tick - axis.place]
             solved.append(chunk.task.solved(first[chunk.place], guess=chunk.task.guess, fallback=fallback))
             sent[: len(chunk.place[0])] = end_of(chunk.task, solved[-1])
-        messages = axis.in_order(axis.ranks.exchange((), [sent]))
+        ends = axis.in_order(axis.ranks.exchange((), [sent]).arrays[0])
         for place, states in ((axis.place - 1, first), (axis.size - 1, final)):
             if place >= 0 and 0 <= tick - place < len(chunks):
                 chunk = chunks[tick - place]
-                states[chunk.place] = messages[place].arrays[0][: len(chunk.place[0])]
+                states[chunk.place] = ends[place, : len(chunk.place[0])]
     solution = _together(task, first, chunks, solved)
-    messages = axis.in_order(axis.ranks.exchange(Facts.of(solution).as_numbers()))
-    return Outcome(solution, [Facts.from_numbers(message.numbers) for message in messages], final)
+    told = axis.in_order(axis.ranks.exchange(Facts.of(solution).as_numbers()).numbers())
+    return Outcome(solution, [Facts.from_numbers(numbers) for numbers in told], final)
 
 
 def _together(task: Task, first: Array, chunks: Sequence[_Chunk], solved: Sequence[Solution]) -> Solution:
@@ -147,7 +147,7 @@ def _chunks(task: Task) -> list[_Chunk]:
         return []
     chosen = np.array_split(np.arange(prod(rec.batch)), count)
     found = None if any(map(callable, (task.guess, *_settings(task.solver)))) else _parts(task, chosen)
-    able = all(message.numbers[0] for message in axis.ranks.exchange([found is not None]))
+    able = axis.ranks.exchange([found is not None]).numbers().all()
     return found if able and found is not None else []
 
 
