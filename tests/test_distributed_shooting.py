@@ -106,6 +106,24 @@ def test_on_a_device_the_host_waits_for_one_message(bias, messages):
     _close(_gru(drive, weights), np.concatenate([r[4] for r in ranks]), ranks[0][5])
 
 
+def _of_other_weights(group):
+    drive, weights, _ = _arrays(1600, 0)
+    with simulated.gpu() as put, rs.backend("cuda"):
+        shared = {n: rs.distributed.shard(put(u), group) for n, u in drive.items()}
+        other = {**weights, "r": weights["r"] * np.float32(1 + ranks_of(group).rank)}
+        with pytest.raises(rs.distributed.RankError, match=r"do different things.* weights "):
+            rs.solve(_gru(shared, other, put), method="auto")
+        cell = _gru(shared, weights, put).cell
+        rs.solve(cell.recurrence(drive=shared), method="auto")
+        with patch("recsolve.distributed.solve.crc32", side_effect=AssertionError):
+            return rs.solve(cell.recurrence(drive=shared), method="auto").success
+
+
+@needs_compiler
+def test_on_a_device_the_weights_of_a_cell_are_read_once_and_compared():
+    assert over(2, _of_other_weights) == [True, True]
+
+
 def _written_to(group, length):
     drive, weights, _ = _arrays(length, 0)
     with simulated.gpu() as put, rs.backend("cuda"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
+from weakref import WeakKeyDictionary
 from zlib import crc32
 
 from recsolve import solvers
+from recsolve.base.arrays import to_host
 from recsolve.base.links import linked
 from recsolve.base.shard import OVER_RANKS, local_of
 from recsolve.base.status import Status
@@ -24,6 +26,8 @@ from recsolve.solvers.registry import applicable, check_applies
 from recsolve.solvers.settings import whole_number
 
 _SEEN = 10  # a digest of weights looks at 2 to this many numbers of each, at least
+_TIMED = "input", "drive"  # the leaves that differ between ranks
+_READ: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()  # digests of cells on devices, by their ranks
 
 
 def solve_shards(
@@ -140,14 +144,29 @@ def _call(rec: Recurrence, method: Any, tol: Any, maxiter: Any, options: Any, fa
 
 
 def _weights(rec: Recurrence) -> str:
-    """Return a digest of what has no time, if it is on the host: ranks with other weights solve nothing in common."""
-    if rec.kind != "numpy":  # reading them would wait for a device; those of layers are kept alike by who trains them
+    """Return a digest of what has no time: ranks with other weights solve nothing in common.
+
+    Reading them waits for a device. So there the weights of a cell are read at its first solve, and those of tensors,
+    which training changes at every step, never: who trains them keeps them alike.
+    """
+    if rec.kind == "numpy":
+        return f", weights and initial {_digest(rec, _TIMED):08x}"
+    cell = getattr(rec, "cell", None)
+    if cell is None or rec.kind == "torch" or rec.timeline is None:
         return ""
+    known, ranks = _READ.setdefault(cell, {}), rec.timeline.ranks
+    if ranks not in known:
+        known[ranks] = _digest(rec, (*_TIMED, "initial"))
+    return f", weights {known[ranks]:08x}"
+
+
+def _digest(rec: Recurrence, without: Sequence[str]) -> int:
+    """Return a digest of the leaves of a recurrence, of which some are left out."""
     found = 0
     for (what, _), x in rec.leaves().items():
-        if what not in ("input", "drive") and x.dtype != object:
-            found = crc32(x.reshape(-1)[:: max(x.size >> _SEEN, 1)].tobytes(), found)
-    return f", weights and initial {found:08x}"
+        if what not in without and x.dtype != object:
+            found = crc32(to_host(x.reshape(-1)[:: max(x.size >> _SEEN, 1)]).tobytes(), found)
+    return found
 
 
 def _named(x: Any) -> str:
