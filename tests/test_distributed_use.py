@@ -124,3 +124,37 @@ def test_the_page_of_many_devices_begins_with_a_program_that_runs():
     page = (Path(__file__).parent.parent / "docs" / "scale.md").read_text(encoding="utf-8")
     text = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1].replace("100_000", "1_000")
     assert ranks.over(4, program, text) == [((1000, 16), (1000, 3), (1000, 3))] * 4
+
+
+def _messages(group):
+    """Return how many messages calls take that wait for nothing long."""
+    x, found = rs.distributed.shard(np.ones((30, UNITS)), group), {}
+    cell = rs.cells.GRU.random(input_size=UNITS, hidden_size=UNITS, mixing="diagonal", rng=0)
+
+    def takes(name, call):
+        before = x.timeline.ranks.messages
+        result = call()
+        found[name] = x.timeline.ranks.messages - before
+        return result
+
+    with rs.backend("numpy"):
+        takes("turns", lambda: rs.solve(cell.recurrence(x), method="sequential"))
+        takes("failed", lambda: rs.solve(cell.recurrence(x), method="jacobi", maxiter=2))
+        sol = takes("sweeps", lambda: rs.solve(cell.recurrence(x), method="jacobi"))
+        takes("adjoint", lambda: rs.adjoint(sol, states=sol.states))
+        takes("adjoint, final", lambda: rs.adjoint(sol, states=sol.states, final=sol.final))
+        y = takes("scan", lambda: rs.scan("affine", (0.5, x)))
+        takes("scan_adjoint", lambda: rs.scan_adjoint("affine", (0.5, x), y, y))
+        takes("scan_adjoint, initial", lambda: rs.scan_adjoint("affine", (0.5, x), y, y, initial=np.ones(UNITS)))
+        takes("gather", lambda: rs.distributed.gather(y))
+        takes("from_local", lambda: rs.distributed.from_local(x.local, group))
+    return found, sol.nit
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_calls_take_as_many_messages_as_the_page_says(size):
+    for found, nit in ranks.over(size, _messages):
+        assert found == {
+            "turns": 1 + size, "sweeps": 3 + nit, "failed": 3 + 2 + 2, "adjoint": 2, "adjoint, final": 3, "scan": 1,
+            "scan_adjoint": 2, "scan_adjoint, initial": 3, "gather": 1, "from_local": 1,
+        }  # fmt: skip
