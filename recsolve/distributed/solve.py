@@ -27,7 +27,7 @@ from recsolve.solvers.settings import whole_number
 
 _SEEN = 10  # a digest of weights looks at 2 to this many numbers of each, at least
 _TIMED = "input", "drive"  # the leaves that differ between ranks
-_READ: WeakKeyDictionary[Any, dict[Any, int]] = WeakKeyDictionary()  # digests of cells on devices, by their ranks
+_READ: WeakKeyDictionary[Any, WeakKeyDictionary[Any, int]] = WeakKeyDictionary()  # of cells on devices, by ranks
 
 
 def solve_shards(
@@ -154,7 +154,7 @@ def _weights(rec: Recurrence) -> str:
     cell = getattr(rec, "cell", None)
     if cell is None or rec.kind == "torch" or rec.timeline is None:
         return ""
-    known, ranks = _READ.setdefault(cell, {}), rec.timeline.ranks
+    known, ranks = _READ.setdefault(cell, WeakKeyDictionary()), rec.timeline.ranks
     if ranks not in known:
         known[ranks] = _digest(rec, (*_TIMED, "initial"))
     return f", weights {known[ranks]:08x}"
