@@ -7,6 +7,8 @@ from weakref import WeakKeyDictionary
 
 from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance
+from recsolve.kernels.gpu.iterate import Iterations
+from recsolve.kernels.residual import iterations
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import CompiledEngine, Engine
@@ -38,6 +40,7 @@ class Alone:
         self.whole = rec.window(0, rec.length)
         self._parts: dict[tuple[int, int], CellRecurrence] = {}
         self._tests: dict[tuple[int, int], Problem] = {}
+        self._iterations: Iterations | None = None
 
     @classmethod
     def of(cls, rec: Recurrence) -> Alone:
@@ -59,6 +62,13 @@ class Alone:
             self._parts[key] = found
         part = self._parts[key]
         return part if before is None or before is part.initial else part.starting(before)
+
+    def iterations(self) -> Iterations | None:
+        """Return what tests all own steps on a device, kept where there are no resets, which may be written to."""
+        whole = self.whole
+        if self._iterations is None or whole.reset is not None:
+            self._iterations = iterations(whole.starts, whole.layout, whole.dtype)
+        return self._iterations
 
     def engine(self, like: Engine, start: int, stop: int) -> CompiledEngine:
         """Return the engine of some of the steps, as that of all is, which is compiled."""

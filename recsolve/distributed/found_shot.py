@@ -1,4 +1,4 @@
-"""Own steps that the host has waited for; those put in later, and a test of all, are asked for and told by a message."""
+"""Own steps that the host has waited for; those put in later are asked for, and a message brings a test of all."""
 
 from __future__ import annotations
 
@@ -35,10 +35,18 @@ class FoundShot(Shot):
     def __init__(self, task: Task, problem: Problem, found: Verdict | None):
         super().__init__(task, problem, problem.recurrence.empty() if found is None else found.states)
         self.able, self.found = found is not None, found
+        if found is not None:
+            problem.launched = self.alone.iterations()
         self.values = None if found is None else found.values
         self.part: Engine | None = None  # of the steps taken anew last, and the one after them
         self.report: Array | None = None  # of a test of the steps as they are
         self.finish: Callable[[Sequence[int]], Iterate] | None = None  # gives their iterate
+
+    def judge(self) -> None:
+        """Do nothing: all steps are looked at once those taken anew are among them."""
+
+    def conclude(self) -> None:
+        """Do nothing."""
 
     def _solved(self, start: Array, first: int) -> Array:
         # One step more than is put in, which these are to meet: then one engine walks, and evaluates F afterwards.

@@ -1,4 +1,4 @@
-"""The own steps of a rank that compiled loops solve whole, of which the first ones are taken anew from what comes in."""
+"""The own steps of a rank that compiled loops solve whole, the first ones taken anew from what comes in."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ from recsolve.solvers.iterate import Iterate
 from recsolve.solvers.problem import Problem
 
 _MIXED = 64  # the last steps taken anew, which become those that are there step by step
+_FLAG, _WORD, _LONG = np.dtype(np.bool_), np.dtype(np.int32), np.dtype(np.int64)
+_REPORTED = len(Report._fields)
 FEWEST, _MORE = 256, 4  # steps that are taken anew: at least; then so many times as many
 
 
@@ -95,6 +97,7 @@ class Shot(ABC):
 
     # Steps taken anew -------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def judge(self) -> None:
         """Have the device look at all steps once more, before any is written to."""
 
@@ -170,21 +173,19 @@ class Shot(ABC):
     def _verdicts(self) -> list[Verdict]:
         """Return what has become of all that was solved here."""
 
+    @abstractmethod
     def conclude(self) -> None:
         """Do what can wait until the others are told."""
 
     def arrays(self) -> Said:
         """Return the arrays of a message."""
-        solve = constant(self.start, (FIELDS,), np.dtype(np.int32), 0)
-        nothing = Said(
-            constant(self.start, (), np.dtype(bool), 1),
-            constant(self.start, (), self.rec.dtype, 0),
-            solve,
-            solve,
-            constant(self.start, (len(Report._fields),), np.dtype(np.int64), 0),
-            self.end,
-        )
-        return nothing._replace(**self._known())
+        known = self._known()
+        nothing = {
+            "met": ((), _FLAG, 1), "near": ((), self.rec.dtype, 0), "solve": ((FIELDS,), _WORD, 0),
+            "again": ((FIELDS,), _WORD, 0), "report": ((_REPORTED,), _LONG, 0),
+        }  # fmt: skip
+        found = [known[name] if name in known else constant(self.start, *none) for name, none in nothing.items()]
+        return Said(*found, self.end)
 
     def completed(self, numbers: Array, arrays: Sequence[Array]) -> tuple[list[Told], list[bool]]:
         """Return what each rank and its device have told, and whether its steps meet, given these of all ranks."""
