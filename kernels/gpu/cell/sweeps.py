@@ -141,7 +141,7 @@ class _Work:
         self.axis = axis
         self.states, self.residual = (empty_in_order(given.shape, like, axis) for _ in range(2))
         self.correction, self.matrix = self.residual, None
-        self.scan: Callable[[], None] | None = _nothing
+        self.scan: Callable[[], None] | None = lambda: None  # without scans the residual is the correction
         if scanned:
             self.correction = empty_in_order(given.shape, like, axis)
             square = (k, k) if k > 1 else ()
@@ -288,10 +288,6 @@ def _rows(x: Array, leading: int) -> Array:
     """Return an array whose first axes are times and sequences with one axis for them, as they lie in memory."""
     order = (*memory_order(x, leading), *range(leading, x.ndim))
     return x.transpose(order).reshape(-1, *x.shape[leading:])
-
-
-def _nothing() -> None:
-    """Scan nothing: the residual is the correction."""
 
 
 @register("sweeps", "cuda")
