@@ -26,7 +26,7 @@ class AskedShot(Shot):
         The solve of all steps.
     """
 
-    share = 128
+    share = 64
 
     def __init__(self, task: Task, problem: Problem, asked: Asked):
         super().__init__(task, problem, asked.states)

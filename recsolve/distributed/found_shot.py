@@ -30,7 +30,7 @@ class FoundShot(Shot):
     found : Verdict or None
     """
 
-    share = 64
+    share = 128
 
     def __init__(self, task: Task, problem: Problem, found: Verdict | None):
         super().__init__(task, problem, problem.recurrence.empty() if found is None else found.states)
