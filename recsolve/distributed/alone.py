@@ -10,6 +10,7 @@ from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.gpu.iterate import Iterations
 from recsolve.kernels.residual import iterations
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import CompiledEngine, Engine
 from recsolve.recurrence.fused_engine import FusedEngine
@@ -70,10 +71,13 @@ class Alone:
             self._iterations = iterations(whole.starts, whole.layout, whole.dtype)
         return self._iterations
 
-    def engine(self, like: Engine, start: int, stop: int) -> CompiledEngine:
-        """Return the engine of some of the steps, as that of all is, which is compiled."""
-        assert isinstance(like, CompiledEngine)
-        return type(like)(self.part(start, stop), like.traced, like.backend)
+    def engine(self, like: Engine, start: int, stop: int, before: Array | None = None) -> Engine:
+        """Return the engine of some of the steps, as that of all is; ``before`` as of :meth:`part`."""
+        part = self.part(start, stop, before)
+        if isinstance(like, CompiledEngine) and not like.small:
+            return type(like)(part, like.traced, like.backend)
+        with parts_as(like):
+            return part.bind()
 
     def tested(self, like: Engine, states: Array, start: int, stop: int, tolerance: Tolerance) -> tuple[Array, Array]:
         """Return which of the steps after ``start`` meet the tolerance, and max |r| of each, of states of all steps."""

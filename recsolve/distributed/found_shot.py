@@ -9,7 +9,6 @@ from recsolve.distributed.shot import Said, Shot, Told
 from recsolve.distributed.task import Task
 from recsolve.kernels.gpu.judged import Report
 from recsolve.recurrence.base import Recurrence
-from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.engine import Engine, Verdict
 from recsolve.recurrence.scale import largest_of_few
 from recsolve.solvers.iterate import Iterate
@@ -50,15 +49,10 @@ class FoundShot(Shot):
 
     def _solved(self, start: Array, first: int) -> Array:
         # One step more than is put in, which these are to meet: then one engine walks, and evaluates F afterwards.
-        part = self.part = self._bound(start, first, min(self.upto + 1, self.rec.length))
+        part = self.part = self.alone.engine(self.engine, first, min(self.upto + 1, self.rec.length), start)
         walks = part.compiled and self.upto - first <= _WALKED
         found = None if walks else part.solve("sweeps", self.tolerance)
         return (part.walk() if found is None else found.states)[: self.upto - first]
-
-    def _bound(self, start: Array, first: int, stop: int) -> Engine:
-        """Return the engine of some steps, given the state before them."""
-        with parts_as(self.engine):
-            return self.alone.part(first, stop, start).bind()
 
     def _joined(self, first: int) -> None:
         self.report = None
@@ -71,7 +65,8 @@ class FoundShot(Shot):
         """Return the report of a test of all steps, for which nothing waits on a device."""
         if self.report is None:
             if self.values is None:
-                self.values = self._bound(self.start, 0, self.rec.length).evaluate(self.states)
+                whole = self.alone.engine(self.engine, 0, self.rec.length, self.start)
+                self.values = whole.evaluate(self.states)
             self.report, self.finish = self.problem.judge_unread(self.states, self.values)
         return self.report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -46,7 +46,7 @@ class Told(NamedTuple):
 
 
 class Said(NamedTuple):
-    """The arrays of a message: what the device knows of the steps of a rank, each kind of shot its own, and the end."""
+    """The arrays of a message: what a device knows of the steps of a rank, some for each kind of shot, and the end."""
 
     met: Array  # whether the steps that were taken anew last meet those that are there
     near: Array  # max |r| there
@@ -88,7 +88,8 @@ class Shot(ABC):
         self.rec, self.engine, self.tolerance = problem.recurrence, problem.engine, problem.tolerance
         self.alone = Alone.of(task.recurrence)
         self.start, self.upto = self.rec.initial, self.rec.length
-        self.some, self.mixed, self.follows = 0, 0, False  # whether steps were taken anew since the last message
+        self.some, self.mixed = 0, 0  # how many steps are taken anew next, and how many of the last ones are mixed
+        self.follows = False  # whether steps were taken anew since the last message
 
     @property
     def end(self) -> Array:
@@ -185,11 +186,11 @@ class Shot(ABC):
             "again": ((FIELDS,), _WORD, 0), "report": ((_REPORTED,), _LONG, 0),
         }  # fmt: skip
         found = [known[name] if name in known else constant(self.start, *none) for name, none in nothing.items()]
-        return Said(*found, self.end)
+        return Said._make([*found, self.end])
 
     def completed(self, numbers: Array, arrays: Sequence[Array]) -> tuple[list[Told], list[bool]]:
         """Return what each rank and its device have told, and whether its steps meet, given these of all ranks."""
-        said = [Said(*row, self.end) for row in zip(*arrays, strict=True)]
+        said = [Said._make([*row, self.end]) for row in zip(*arrays, strict=True)]
         self.said = said[self.task.timeline.ranks.rank]
         found = [self._read(Told(*row), one) for row, one in zip(numbers.tolist(), said, strict=True)]
         return [one for one, _ in found], [meets for _, meets in found]
@@ -207,8 +208,7 @@ class Shot(ABC):
 
     def _repeats(self) -> bool:
         """Return whether f of single steps is that of all at once."""
-        states: Any = self.states
-        return self.engine.step_that_differs(states, lambda: self.engine.evaluate(states)) is None
+        return self.engine.step_that_differs(self.states, lambda: self.engine.evaluate(self.states)) is None
 
     def _stayed(self) -> bool:
         """Return whether what comes out is what was told in the last message, and that another one follows."""
