@@ -12,8 +12,10 @@ from cuda_host import simulated
 from ranks import over
 
 import recsolve as rs
+from recsolve.base.tolerance import Tolerance
 from recsolve.distributed import backwards, exchange, shooting
 from recsolve.distributed.ranks import ranks_of
+from recsolve.kernels.gpu.judged import Report
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -370,3 +372,33 @@ def test_once_coupled_units_are_solved_the_host_waits_for_one_message(method):
     ranks = over(2, _waits, 1100, method)
     for seen, launches in zip(ranks, (2, 5), strict=True):  # the walk, the join, F, the test of all, and its report
         assert seen == ["pack", *["launch"] * launches, "pack"], seen
+
+
+@needs_compiler
+@pytest.mark.parametrize("lost", [None, 0.0, np.nan])
+def test_a_report_that_is_not_waited_for_is_that_of_a_test(lost):
+    """On the host and on a device, where other ranks look at it."""
+
+    def found(put, get):
+        rec = _dense(put, 40)
+        states = rs.solve(rec, method="sequential").states
+        if lost is not None:
+            states[7, 1, 3] = lost
+        problem = rs.solvers.Problem(rec, Tolerance(1e-5, 1e-5), pin=True, jacobian=False)
+        values = problem.engine.evaluate(states)
+        judged = problem.judge(states, values)
+        report, finish = problem.judge_unread(states, values)
+        told = get(report).tolist()
+        iterate = finish(told)
+        for name in ("worst", "done", "progress", "converged_times"):
+            np.testing.assert_array_equal(getattr(iterate, name), getattr(judged, name))
+        assert (iterate.converged == judged.converged).all()
+        report = Report(*told)
+        np.testing.assert_array_equal(report.worst, judged.worst)
+        assert (report.failed == 0, 40 - report.unconverged) == (judged.done, judged.converged_times)
+        return report.failed, report.unconverged
+
+    with simulated.gpu() as put, rs.backend("cuda"):
+        ours = found(put, lambda x: x.get())
+    assert ours == found(lambda x: x, lambda x: x)
+    assert ours == ((0, 0) if lost is None else (2, 33))
