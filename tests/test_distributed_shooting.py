@@ -402,3 +402,22 @@ def test_a_report_that_is_not_waited_for_is_that_of_a_test(lost):
         ours = found(put, lambda x: x.get())
     assert ours == found(lambda x: x, lambda x: x)
     assert ours == ((0, 0) if lost is None else (2, 33))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi"])
+def test_on_a_gpu_a_message_brings_the_test_of_coupled_units(method):
+    import cupy
+    import torch.distributed as dist
+
+    wanted = rs.solve(_dense(lambda x: x, 1100), method="sequential")
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for _ in range(2):  # with what is kept of the first time
+            sol = rs.solve(_dense(cupy.asarray, 1100, dist.group.WORLD), method=method)
+            assert (sol.way, sol.status) == ("rounds", rs.Status.CONVERGED)
+            assert bool(sol.local.converged_rows.all())
+            assert sol.residuals[-1] == float(abs(sol.local._iterate.residual).max())
+            assert np.abs(sol.states.local.get() - wanted.states).max() <= 2e-5
+    finally:
+        dist.destroy_process_group()
