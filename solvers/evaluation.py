@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any, Literal, NamedTuple, overload
@@ -14,7 +15,7 @@ from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Jacobian
 from recsolve.kernels.gpu.cell.bound_cell import Bound
 from recsolve.kernels.gpu.iterate import Iterations
-from recsolve.kernels.gpu.judged import Judged
+from recsolve.kernels.gpu.judged import Judged, Report
 from recsolve.kernels.graph_scan import graph_front
 from recsolve.kernels.residual import front, hopeless, iterations, residual_of
 from recsolve.recurrence.base import Recurrence
@@ -234,6 +235,26 @@ class Evaluation:
         blocked = not np.isfinite(worst) and self._blocked(states, values, converged)
         known = (states, values, residual, converged, tolerance, leading, front, worst, blocked)
         return Iterate(*known) if J is None else Linearised(*known, J)
+
+    def judge_unread(self, states: Array, values: Array) -> tuple[Array, Callable[[Sequence[int]], Iterate]]:
+        """Return a report of states and F, for which a device is asked and nothing waits, and the iterate, given it.
+
+        Where no kernels test them the report is made of the iterate, and tells no more than other ranks look at.
+
+        Returns
+        -------
+        report : array of int64
+            The numbers of :class:`recsolve.kernels.gpu.judged.Report`. On a device the next test writes to it.
+        finish : callable
+            ``finish(numbers)`` returns what :meth:`judge` does.
+        """
+        if self.launched is not None:
+            judged, report = self.launched.judge_unread(states, values, self.tolerance)
+            return report, lambda told: _iterate(states, values, None, self.tolerance, judged.read(told))
+        iterate, steps = self.judge(states, values), self.recurrence.length
+        bits, failed = int(np.float64(iterate.worst).view(np.int64)), int((~iterate.converged).sum())
+        said = Report(bits, failed, iterate.progress, unconverged=steps - iterate.converged_times)
+        return namespace(states).array(said, dtype=np.int64), lambda _: iterate
 
     def guess(self) -> Array:
         """Return f(h[0], u[t]) at every t, shape (T, *batch, *event), and count it as an evaluation."""

@@ -1,5 +1,6 @@
 """Solves of compiled loops over ranks: each as one solve of its own steps, and two messages."""
 
+from contextlib import ExitStack
 from unittest.mock import patch
 from weakref import WeakSet
 
@@ -11,8 +12,10 @@ from cuda_host import simulated
 from ranks import over
 
 import recsolve as rs
-from recsolve.distributed import backwards
+from recsolve.base.tolerance import Tolerance
+from recsolve.distributed import backwards, exchange, shooting
 from recsolve.distributed.ranks import ranks_of
+from recsolve.kernels.gpu.judged import Report
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
@@ -122,6 +125,24 @@ def _of_other_weights(group):
 @needs_compiler
 def test_on_a_device_the_weights_of_a_cell_are_read_once_and_compared():
     assert over(2, _of_other_weights) == [True, True]
+
+
+def _guessed_by_some(group, length):
+    drive, weights, _ = _arrays(length, 0)
+    with simulated.gpu() as put, rs.backend("cuda"):
+        rec = _gru({n: rs.distributed.shard(put(u), group) for n, u in drive.items()}, weights, put)
+        guess = None if ranks_of(group).rank else rs.distributed.shard(put(np.zeros((length, 5), np.float32)), group)
+        sol = rs.solve(rec, method="windowed", guess=guess)
+        return sol.way, sol.success, sol.states.local.get(), sol.final.get()
+
+
+@needs_compiler
+def test_ranks_of_which_some_give_a_guess_agree_on_another_way():
+    """A rank that kernels solve whole and one that iterates do not know how well the other has done."""
+    ranks = over(2, _guessed_by_some, 1600)
+    assert [r[:2] for r in ranks] == [("turns", True)] * 2
+    drive, weights, _ = _arrays(1600, 0)
+    _close(_gru(drive, weights), np.concatenate([r[2] for r in ranks]), ranks[0][3])
 
 
 def _written_to(group, length):
@@ -271,9 +292,10 @@ def test_what_is_forgotten_before_it_swells_changes_nothing(forgets, seen, messa
     np.testing.assert_allclose(ranks[0][3], wanted.initial, rtol=1e-4)
 
 
-def _dense(put, length, group=None):
+def _dense(put, length, group=None, bias=0):
     rec = gallery.recurrence("gru", "dense", T=length, batch=(2,), units=8, dtype=np.float32)
-    drive = {n: put(u) if group is None else rs.distributed.shard(put(u), group) for n, u in rec.drive.items()}
+    drive = {n: u + np.float32(bias * (n == "z")) for n, u in rec.drive.items()}
+    drive = {n: put(u) if group is None else rs.distributed.shard(put(u), group) for n, u in drive.items()}
     return rec.cell.map(put).recurrence(drive=drive)
 
 
@@ -293,3 +315,127 @@ def test_sweeps_of_coupled_units_are_those_of_the_own_steps(method):
     for way, status, met, sent, _ in ranks:
         assert (way, status, met, sent) == ("rounds", rs.Status.CONVERGED, True, 2)
     assert np.abs(np.concatenate([r[4] for r in ranks]) - wanted.states).max() <= 2e-5
+
+
+def _remembering(group, length, bias, method):
+    with simulated.gpu() as put, rs.backend("cuda"):
+        rec, ranks = _dense(put, length, group, bias), ranks_of(group)
+        before = ranks.messages
+        sol = rs.solve(rec, method=method)
+        assert (sol.way, sol.status) == ("rounds", rs.Status.CONVERGED)
+        own = sol.local
+        # What a message has brought is what the driver would find.
+        again = rs.solve(own.recurrence, method="newton", guess=own.states)
+        assert abs(own.residuals[-1] - abs(again.residuals[0])) <= own.tolerance.atol
+        assert bool(own.converged_rows.all())
+        assert own.converged_prefix == rec.length
+        return ranks.messages - before, sol.states.local.get(), sol.final.get()
+
+
+@needs_compiler
+@pytest.mark.parametrize(("length", "bias"), [(1300, 3), (1300, 6), (4200, 5)])
+def test_coupled_units_that_remember_are_followed_until_they_meet_what_is_there(length, bias):
+    wanted = rs.solve(_dense(lambda x: x, length, bias=bias), method="sequential")
+    ranks = over(2, _remembering, length, bias, "quasi_newton")
+    assert {r[0] for r in ranks} == {3}
+    assert np.abs(np.concatenate([r[1] for r in ranks]) - wanted.states).max() <= 5e-5
+    np.testing.assert_allclose(ranks[0][2], wanted.final, atol=5e-5)
+
+
+def _waits(group, length, method):
+    """What the host reads of a device once the own steps are solved, beside messages, and what is launched by then."""
+    seen = []
+
+    def noted(kind, name, of=None):
+        old = getattr(of or kind, name)
+
+        def call(*arguments, **keywords):
+            seen.append(name)
+            return old(*arguments, **keywords)
+
+        return patch.object(kind, name, call, create=True)
+
+    def packed(*arguments, pack=exchange.pack, **keywords):
+        count = len(seen)
+        found = pack(*arguments, **keywords)
+        seen[count:] = ["pack"]
+        return found
+
+    def shot(task, shot=shooting._shot):
+        found = shot(task)
+        seen.clear()
+        return found
+
+    with ExitStack() as stack:
+        put = stack.enter_context(simulated.gpu())
+        stack.enter_context(rs.backend("cuda"))
+        rec = _dense(put, length, group)
+        rs.solve(rec, method=method)
+        for name in ("__bool__", "__float__", "__int__", "tolist", "item"):
+            stack.enter_context(noted(simulated.DeviceArray, name, np.ndarray))
+        for kind, names in (
+            (simulated.DeviceArray, ["get"]), (cuda_host._Reader, ["read"]), (cuda_host.Host, ["brought", "launch"]),
+        ):  # fmt: skip
+            for name in names:
+                stack.enter_context(noted(kind, name))
+        stack.enter_context(patch.object(exchange, "pack", packed))
+        stack.enter_context(patch.object(shooting, "_shot", shot))
+        rs.solve(rec, method=method)
+        return seen
+
+
+@needs_compiler
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi"])
+def test_once_coupled_units_are_solved_the_host_waits_for_one_message(method):
+    ranks = over(2, _waits, 1100, method)
+    for seen, launches in zip(ranks, (2, 5), strict=True):  # the walk, the join, F, the test of all, and its report
+        assert seen == ["pack", *["launch"] * launches, "pack"], seen
+
+
+@needs_compiler
+@pytest.mark.parametrize("lost", [None, 0.0, np.nan])
+def test_a_report_that_is_not_waited_for_is_that_of_a_test(lost):
+    """On the host and on a device, where other ranks look at it."""
+
+    def found(put, get):
+        rec = _dense(put, 40)
+        states = rs.solve(rec, method="sequential").states
+        if lost is not None:
+            states[7, 1, 3] = lost
+        problem = rs.solvers.Problem(rec, Tolerance(1e-5, 1e-5), pin=True, jacobian=False)
+        values = problem.engine.evaluate(states)
+        judged = problem.judge(states, values)
+        report, finish = problem.judge_unread(states, values)
+        told = get(report).tolist()
+        iterate = finish(told)
+        for name in ("worst", "done", "progress", "converged_times"):
+            np.testing.assert_array_equal(getattr(iterate, name), getattr(judged, name))
+        assert (iterate.converged == judged.converged).all()
+        report = Report(*told)
+        np.testing.assert_array_equal(report.worst, judged.worst)
+        assert (report.failed == 0, 40 - report.unconverged) == (judged.done, judged.converged_times)
+        return report.failed, report.unconverged
+
+    with simulated.gpu() as put, rs.backend("cuda"):
+        ours = found(put, lambda x: x.get())
+    assert ours == found(lambda x: x, lambda x: x)
+    assert ours == ((0, 0) if lost is None else (2, 33))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["quasi_newton", "jacobi"])
+def test_on_a_gpu_a_message_brings_the_test_of_coupled_units(method):
+    import cupy
+    import torch.distributed as dist
+
+    wanted = rs.solve(_dense(lambda x: x, 1100), method="sequential")
+    dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        for _ in range(2):  # with what is kept of the first time
+            sol = rs.solve(_dense(cupy.asarray, 1100, dist.group.WORLD), method=method)
+            assert (sol.way, sol.status) == ("rounds", rs.Status.CONVERGED)
+            assert bool(sol.local.converged_rows.all())
+            assert sol.residuals[-1] == float(abs(sol.local._iterate.residual).max())
+            assert np.abs(sol.states.local.get() - wanted.states).max() <= 2e-5
+    finally:
+        dist.destroy_process_group()

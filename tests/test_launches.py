@@ -321,7 +321,7 @@ def test_sweeps(launched):
         layout=asked.layout,
         like=on_gpu(asked.like),
     )
-    states, moves, residual = SweepsCuda(cell).solve(asked, (1e-5, 1e-5))
+    states, moves, residual, _ = SweepsCuda(cell).solve(asked, (1e-5, 1e-5))
     assert (states.device.id, residual.device.id, moves) == (1, 1, 0)  # nothing was computed, so nothing fails the test
     names = [name.partition("<")[0].removeprefix("recsolve::") for name, *_ in launched]
     scan = next(name for name in names if name in REGIMES)

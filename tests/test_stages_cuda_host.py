@@ -248,7 +248,8 @@ def test_sweeps_end_at_the_loop(on_the_host, name, mixing):
 @needs_compiler
 def test_early_products_are_rough_and_the_last_one_is_not(host):
     rec = gallery.recurrence("gru", "dense", T=200, units=32, dtype=np.float32)
-    states, iterations, residual = swept(host, rec)
+    states, iterations, residual, largest = swept(host, rec)
+    assert abs(largest - np.abs(states).max()) <= 1e-5
     np.testing.assert_allclose(
         residual, rec.apply(rec.previous(states)) - states, atol=1e-6
     )  # that of what is returned

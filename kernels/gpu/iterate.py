@@ -87,6 +87,13 @@ class Iterations:
         with self._here():
             return self._judged(*self._test(states, values, tolerance), pinned)
 
+    def judge_unread(self, states: Array, values: Array, tolerance: Tolerance) -> tuple[Judged, Array]:
+        """Return the same before the report is read, and the report, which the next test writes to; nothing waits."""
+        with self._here():
+            residual, rows, numbers = self._test(states, values, tolerance)
+            self._find_fronts(rows, numbers, None)
+            return Judged(residual, rows, numbers), self.report
+
     def evaluate(
         self, bound: Bound, states: Array, tolerance: Tolerance, pinned: Array | None, jacobian: bool
     ) -> tuple[Array, Jacobian | None, Judged] | None:
@@ -204,6 +211,20 @@ class Iterations:
         self, residual: Array, rows: Array, numbers: Array, pinned: Array | None, J: Diagonal | Block | None = None
     ) -> Judged:
         """Launch the search for fronts, and read the report; meanwhile the device scans where it did so last time."""
+        self._find_fronts(rows, numbers, pinned)
+        if self.reader is None:
+            self.reader = self.machine.reader(self.report)
+        self.reader.send()
+        self.reader.mark()
+        cut = self.address(rows) + CUT * self.count
+        self.latest, self.ahead = (J, residual, cut), None
+        if J is not None and self.follows:
+            self.ahead = self._scanned(J, residual, cut)
+        judged = Judged(residual, rows, numbers)
+        return judged.read(self.reader.read().tolist())
+
+    def _find_fronts(self, rows: Array, numbers: Array, pinned: Array | None) -> None:
+        """Launch the search for fronts, which ends the report."""
         step, first, where = self._fronts("judged"), self.address(rows), self.address(numbers)
         p, at, count, size = step.p, step.at, self.count, self.count * self.dtype.itemsize
         for name, row in _WRITTEN.items():
@@ -216,15 +237,6 @@ class Iterations:
             pinned = self.xp.ascontiguousarray(pinned)
         p[at["pinned"]] = 0 if pinned is None else self.address(pinned)
         step.run()
-        if self.reader is None:
-            self.reader = self.machine.reader(self.report)
-        self.reader.send()
-        self.reader.mark()
-        self.latest, self.ahead = (J, residual, first + CUT * count), None
-        if J is not None and self.follows:
-            self.ahead = self._scanned(J, residual, first + CUT * count)
-        judged = Judged(residual, rows, numbers)
-        return judged.read(self.reader.read().tolist())
 
     def _fronts(self, use: str) -> Step:
         """Return a launch of the search for fronts."""

@@ -4,12 +4,44 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import isfinite
+from typing import NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import Array
 
 TOLD, CONVERGED, LEADING, FRONT, PINS, CUT, ROWS = range(7)  # what is told of rows, in bytes
+
+
+class Report(NamedTuple):
+    """What is told of an iterate in all, in the order of ``cuda/iterate/rows.cuh``.
+
+    Attributes
+    ----------
+    bits : int
+        Of the largest |r|, as a double.
+    failed, led : int
+        Rows that have not converged, and that lead.
+    unled, unconverged : int
+        Times from the first one on at which some sequence does not lead, or has not converged.
+    fronts, open, settled : int
+        Rows at which a segment stops converging, those of them from which a method can go on, and sequences that have
+        converged.
+    """
+
+    bits: int = 0
+    failed: int = 0
+    led: int = 0
+    unled: int = 0
+    unconverged: int = 0
+    fronts: int = 0
+    open: int = 0
+    settled: int = 0
+
+    @property
+    def worst(self) -> float:
+        """The largest |r|."""
+        return float(np.int64(self.bits).view(np.float64))
 
 
 class Judged:
@@ -42,11 +74,11 @@ class Judged:
 
     def read(self, told: Sequence[int]) -> Judged:
         """Take in the report."""
-        bits, failed, self.progress, unled, unconverged, fronts, still_open, self.settled = told
-        self.worst, self.done = float(np.int64(bits).view(np.float64)), failed == 0
-        self.blocked = not isfinite(self.worst) and fronts > 0 and still_open == 0
-        steps = len(self.converged)
-        self.leading_times, self.converged_times = steps - unled, steps - unconverged
+        report, steps = Report(*told), len(self.converged)
+        self.worst, self.done = report.worst, report.failed == 0
+        self.progress, self.settled = report.led, report.settled
+        self.blocked = not isfinite(self.worst) and report.fronts > 0 and report.open == 0
+        self.leading_times, self.converged_times = steps - report.unled, steps - report.unconverged
         return self
 
     @property

@@ -7,7 +7,10 @@ from weakref import WeakKeyDictionary
 
 from recsolve.base.arrays import Array
 from recsolve.base.tolerance import Tolerance
+from recsolve.kernels.gpu.iterate import Iterations
+from recsolve.kernels.residual import iterations
 from recsolve.recurrence.base import Recurrence
+from recsolve.recurrence.binding import parts_as
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import CompiledEngine, Engine
 from recsolve.recurrence.fused_engine import FusedEngine
@@ -38,6 +41,7 @@ class OwnSteps:
         self.whole = rec.window(0, rec.length)
         self._parts: dict[tuple[int, int], CellRecurrence] = {}
         self._tests: dict[tuple[int, int], Problem] = {}
+        self._iterations: Iterations | None = None
 
     @classmethod
     def of(cls, rec: Recurrence) -> OwnSteps:
@@ -60,10 +64,20 @@ class OwnSteps:
         part = self._parts[key]
         return part if before is None or before is part.initial else part.starting(before)
 
-    def engine(self, like: Engine, start: int, stop: int) -> CompiledEngine:
-        """Return the engine of some of the steps, as that of all is, which is compiled."""
-        assert isinstance(like, CompiledEngine)
-        return type(like)(self.part(start, stop), like.traced, like.backend)
+    def iterations(self) -> Iterations | None:
+        """Return what tests all own steps on a device, kept where there are no resets, which may be written to."""
+        whole = self.whole
+        if self._iterations is None or whole.reset is not None:
+            self._iterations = iterations(whole.starts, whole.layout, whole.dtype)
+        return self._iterations
+
+    def engine(self, like: Engine, start: int, stop: int, before: Array | None = None) -> Engine:
+        """Return the engine of some of the steps, as that of all is; ``before`` as of :meth:`part`."""
+        part = self.part(start, stop, before)
+        if isinstance(like, CompiledEngine) and not like.small:
+            return type(like)(part, like.traced, like.backend)
+        with parts_as(like):
+            return part.bind()
 
     def tested(self, like: Engine, states: Array, start: int, stop: int, tolerance: Tolerance) -> tuple[Array, Array]:
         """Return which of the steps after ``start`` meet the tolerance, and max |r| of each, of states of all steps."""

@@ -15,15 +15,22 @@ from __future__ import annotations
 import numpy as np
 
 from recsolve import solvers
+from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, kind_of
 from recsolve.base.status import Status
+from recsolve.distributed.asked_shot import AskedShot
+from recsolve.distributed.found_shot import FoundShot
+from recsolve.distributed.own_steps import OwnSteps
 from recsolve.distributed.rounds import before_each
 from recsolve.distributed.shot import FEWEST, Shot, Told
 from recsolve.distributed.task import Facts, Outcome, Task
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.current import checked_once
+from recsolve.recurrence.engine import Verdict
 from recsolve.recurrence.scale import ordinary
+from recsolve.solve import tolerance_of
+from recsolve.solvers.problem import Problem
 
 
 def solve_by_shooting(task: Task) -> Outcome | None:
@@ -33,7 +40,7 @@ def solve_by_shooting(task: Task) -> Outcome | None:
         return None
     watch = Stopwatch()
     with np.errstate(all="ignore"), checked_once():
-        own = Shot(task)
+        own = _shot(task)
         found = _agreed(task, own)
     if found is None:
         return None
@@ -51,10 +58,39 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     return Outcome(own.solution(facts[axis.place], watch), facts, final)
 
 
+def _shot(task: Task) -> Shot:
+    """Solve the own steps as if the first state of all came in."""
+    solver, rec = task.solver, OwnSteps.of(task.recurrence).whole
+    tolerance = tolerance_of(task.settings["tol"], task.driver, rec, scaled=False)
+    problem = Problem(rec, tolerance, pin=True, jacobian=False, rounding=rounding_at)
+    engine = problem.engine
+    if task.guess is None and type(solver).direct.__module__.startswith("recsolve."):
+        asked = engine.ask(tolerance) if _whole(solver, problem) else None
+        if asked is not None:
+            return AskedShot(task, problem, asked)
+        found = solver.direct(problem)
+        if isinstance(found, Verdict):
+            return FoundShot(task, problem, found)
+    if kind_of(rec.initial) == "cupy" and engine.compiled:
+        solution = task.solved(rec.initial, guess=task.own_guess())
+        if solution.success:
+            iterate = solution._iterate
+            problem.counts.update({name: solution.stats[name] for name in problem.counts})
+            return FoundShot(task, problem, Verdict(iterate.states, solution.nit, values=iterate.values))
+    return FoundShot(task, problem, None)
+
+
+def _whole(solver: solvers.Method, problem: Problem) -> bool:
+    """Return whether a method takes what solves in windows."""
+    return type(solver) is solvers.Auto or (
+        type(solver) is solvers.Windowed and type(solver._chosen(problem)) is solvers.Newton
+    )
+
+
 def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
     """Return what ranks have told, in the order of steps, once all follow from each other, and the last state."""
     axis = task.timeline
-    first = axis.ranks.begin((), [own.first_end()], more=True)  # nobody looks at it before all is asked for
+    first = axis.ranks.begin((), [own.end], more=True)  # nobody looks at it before all is asked for
     truth = before_each(task, axis.in_order(first.arrays[0]))
     new = own.taken_anew(truth[axis.place]) if own.able and axis.place else None
     own.judge()  # which occupies a whole device: what other ranks wait for goes before it
@@ -62,7 +98,7 @@ def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
         own.join(new)
     own.prepare()
     while True:
-        arrays = own.arrays()
+        arrays = own.arrays()  # of which the last one, what comes out, stays on the device
         sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
         own.conclude()
         truth = before_each(task, axis.in_order(sent.arrays[-1]))

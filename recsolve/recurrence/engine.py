@@ -285,8 +285,6 @@ class Engine:
     def adjoint(self, states: Array, cotangent: Array, incoming: Array | None = None) -> Backward | None:
         """Return all gradients from compiled loops; None where there are none.
 
-        Of fewer states they are those of the first steps alone.
-
         Parameters
         ----------
         states, cotangent : array, shape (T, *batch, *event)

@@ -78,10 +78,13 @@ def ordinary(states: Array, largest: float | None = None) -> bool:
 
     A few of them are looked at, unless the largest is known.
     """
-    if largest is None:
-        few = states[:: max(len(states) // _FEWEST, 1)]
-        largest = float(to_host(abs(few).max())) if few.size else 0.0
-    return 1 / _ORDINARY <= largest <= _ORDINARY
+    return 1 / _ORDINARY <= (largest_of_few(states) if largest is None else largest) <= _ORDINARY
+
+
+def largest_of_few(states: Array) -> float:
+    """Return the largest |h| of a few states, (T, *batch, *event), for which the host waits."""
+    few = states[:: max(len(states) // _FEWEST, 1)]
+    return float(to_host(abs(few).max())) if few.size else 0.0
 
 
 def sizes_of(recurrence: Recurrence, x: Array) -> Array:

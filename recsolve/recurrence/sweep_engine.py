@@ -61,8 +61,9 @@ def sweep(
     found = None if sweeps is None else sweeps.solve(given(recurrence, sweeps.cell), test, scanned=scanned, most=most)
     if found is None:
         return None
-    states, iterations, residual = found
+    states, iterations, residual, largest = found
     evaluations = iterations + 1
     rows = evaluations * states.size // recurrence.layout.size
     counts = {"nfev": evaluations, "rows": rows, **dict.fromkeys(("njev", "nscan"), evaluations * scanned)}
-    return Verdict(states, iterations, values=None if residual is None else states + residual, counts=counts)
+    values = None if residual is None else states + residual
+    return Verdict(states, iterations, values=values, counts=counts, largest=largest)

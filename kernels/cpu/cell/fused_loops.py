@@ -118,12 +118,10 @@ class Fused:
     ) -> tuple[Array, list[Array], Array, Array]:
         """Return the adjoint variables, the gradients to the drives, those to constants, and those to initial states.
 
-        Of fewer states than steps they are those of the first ones alone. ``incoming`` (*batch, [k], *lanes, n) is what
-        steps after the last one hand to its state, beside ``cotangent``.
+        ``incoming`` (*batch, [k], *lanes, n) is what steps after the last one hand to its state, beside ``cotangent``.
         Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
         to the initial state (k, *batch, *lanes, n) are float64, in which they are added up.
         """
-        inputs, states, starts = self._rest(inputs, states, batch, starts, 0)
         result = np.empty_like(states)
         drives = [np.empty_like(self.component(states, batch)) for _ in range(self.drives)]
         if not states.size:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from math import prod
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from recsolve.base.arrays import Array, address, empty_in_order, namespace
 from recsolve.kernels.codegen.cuda_elementwise import elementwise_cell, module
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.gpu.cell.segment_sums import over_segments
-from recsolve.kernels.gpu.cell.solve_layout import Given, Laid, Ready, in_shape, problem
+from recsolve.kernels.gpu.cell.solve_layout import Arrays, Ready, components_of, in_shape, lay_out, problem
 from recsolve.kernels.gpu.cell.solve_outcome import Outcome
 from recsolve.kernels.gpu.cell.solve_plan import FIELDS, Sizes, Way, plan
 from recsolve.kernels.gpu.cell.stage_launches import AtOnceCuda, ElementwiseCuda
@@ -37,9 +37,6 @@ _BACK = (
 )  # rounding units within which adjoint variables agree: at least, and by the root of the steps multiplied
 _SURE = 3  # sweeps after which nothing more is hoped for where only equality is accepted
 _KEPT = 256  # shapes that are remembered
-
-# Inputs, states and such, starts, and what comes from beyond the last step if anything does.
-Arrays: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Array], Sequence[Array]]
 
 
 class FusedCuda:
@@ -156,8 +153,7 @@ class FusedCuda:
     ) -> tuple[Array, list[Array], Array, Array]:
         """Return the adjoint variables, the gradients to the drives, those to constants, and those to initial states.
 
-        Of fewer states than steps they are those of the first ones alone. ``incoming`` (*batch, [k], *lanes, n) is what
-        steps after the last one hand to its state, beside ``cotangent``.
+        ``incoming`` (*batch, [k], *lanes, n) is what steps after the last one hand to its state, beside ``cotangent``.
         Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
         to the initial state (k, *batch, *lanes, n) are added up in float64, and rounded where float32 has no batch.
         """
@@ -165,7 +161,7 @@ class FusedCuda:
             axis = self._axis(batch)
             xp, sizes = namespace(states), self.sizes.backward()
             result = empty_in_order(states.shape, states, 1 + batch)
-            part = self._components(result, axis)[-1]
+            part = components_of(result, axis, self.sizes.parts)[-1]
             gradients = [xp.empty_like(part) for _ in range(self.drives)]
             if not states.size:
                 empty = xp.zeros((sizes.sums, *part.shape[1:]), np.float64)
@@ -179,41 +175,6 @@ class FusedCuda:
 
     def _axis(self, batch: int) -> int | None:
         return None if self.sizes.parts == 1 else 1 + batch
-
-    def _components(self, states: Array, axis: int | None) -> list[Array]:
-        if axis is None:
-            return [states]
-        before: Any = (slice(None),) * axis
-        return [states[(*before, i)] for i in range(self.sizes.parts)]
-
-    def _laid(self, way: Way, arrays: Arrays, axis: int | None) -> Laid:
-        """Return how kernels see the arrays: inputs, states, on the way back cotangents and gradients, and starts."""
-        inputs, back, bases = self.drives + self.sizes.constants, way == "Backward", [*chain(*arrays)]
-        after = inputs + (3 + self.drives if back else 1)  # where starts begin; what is written last comes before them
-
-        def parts(base: int) -> list[Given]:
-            return [Given(x[::-1] if back else x, base) for x in self._components(bases[base], axis)]
-
-        written = parts(after - 1)
-        shape = written[0].array.shape
-        moving = [x[: shape[0]] for x in bases[: self.drives]]
-        full = [namespace(bases[0]).broadcast_to(x, shape) for x in (*moving, *bases[self.drives : inputs])]
-        drives = [Given(x[::-1] if back else x, i) for i, x in enumerate(full[: self.drives])]
-        fixed = [Given(x[:1], self.drives + i) for i, x in enumerate(full[self.drives :])]
-        if back:
-            # The states before the steps are one fewer; kernels never look at the one that is missing.
-            before = [Given(x[1:] if len(x) > 1 else x, inputs) for x, *_ in parts(inputs)]
-            drives += [*before, *parts(inputs + 1)]
-            written = [*(Given(bases[inputs + 2 + i][::-1], inputs + 2 + i) for i in range(self.drives)), *written]
-        others = {name: Given(bases[after + i][None], after + i, axis) for i, name in enumerate(("initial", "restart"))}
-        if arrays[3]:
-            others["incoming"] = Given(bases[-1][None], len(bases) - 1, axis)
-        if len(arrays[2]) > 2:
-            mask = bases[after + 2][: shape[0]]
-            mask = mask.reshape(*mask.shape, *(1,) * (len(shape) - mask.ndim))
-            mask = namespace(mask).broadcast_to(mask, shape)
-            others["cut"] = Given(mask[::-1] if back else mask, after + 2)
-        return Laid(drives, fixed, written, others)
 
     def _run(
         self,
@@ -278,7 +239,7 @@ class FusedCuda:
         """Find out all that depends on how arrays lie."""
         bases, copies = ([x for group in groups for x in group] for groups in (arrays, self._aligned(way, arrays)))
         unaligned = any(x is not y for x, y in zip(bases, copies, strict=True))
-        laid = self._laid(way, arrays, axis)
+        laid = lay_out(way == "Backward", arrays, axis, self.sizes)
         filled, places = problem(laid)
         p, sizes = filled[0], self.sizes if way == "Forward" else self.sizes.backward()
         steps, lanes, groups = int(p["steps"]), int(p["lanes"]), int(p["groups"])

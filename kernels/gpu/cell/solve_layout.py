@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import count
+from itertools import chain, count
 from math import ceil, prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from recsolve.base.arrays import Array, address, slowest_first
+from recsolve.base.arrays import Array, address, namespace, slowest_first
 from recsolve.kernels.codegen.cuda_structures import structure
-from recsolve.kernels.gpu.cell.solve_plan import Plan
+from recsolve.kernels.gpu.cell.solve_plan import Plan, Sizes
 from recsolve.kernels.gpu.device import Launch
 from recsolve.kernels.gpu.views import AXES, LANES, merge, strides_of
 
 _FORGOTTEN = 4.0  # tolerances: what a state that is led into may still depend on its guess
 _NEAR = 3.0  # a start that moves less than this square root of the tolerance moves by little once more
 _TICKETS = count(1)  # of solves, so that no checksum is taken for that of another one
+
+# Inputs, states and such, starts, and what comes from beyond the last step if anything does.
+Arrays: TypeAlias = tuple[Sequence[Array], Sequence[Array], Sequence[Array], Sequence[Array]]
 
 
 class Given(NamedTuple):
@@ -36,6 +39,54 @@ class Laid(NamedTuple):
     constants: list[Given]
     written: list[Given]
     others: dict[str, Given]
+
+
+def lay_out(back: bool, arrays: Arrays, axis: int | None, sizes: Sizes) -> Laid:
+    """Return how kernels see arrays, on the way back from the last step to the first.
+
+    Parameters
+    ----------
+    back : bool
+    arrays : Arrays
+        Inputs, states (on the way back also cotangents, and gradients to drives and states), and starts.
+    axis : int or None
+        Of components, if there are several.
+    sizes : Sizes
+        Of the cell on its way forward.
+    """
+    moving, bases = sizes.drives, [*chain(*arrays)]
+    inputs = moving + sizes.constants
+    after = inputs + (3 + moving if back else 1)  # where starts begin; what is written last comes before them
+
+    def parts(base: int) -> list[Given]:
+        return [Given(x[::-1] if back else x, base) for x in components_of(bases[base], axis, sizes.parts)]
+
+    written = parts(after - 1)
+    shape = written[0].array.shape
+    full = [namespace(x).broadcast_to(x, shape) for x in bases[:inputs]]
+    drives = [Given(x[::-1] if back else x, i) for i, x in enumerate(full[:moving])]
+    fixed = [Given(x[:1], moving + i) for i, x in enumerate(full[moving:])]
+    if back:
+        # The states before the steps are one fewer; kernels never look at the one that is missing.
+        before = [Given(x[1:] if len(x) > 1 else x, inputs) for x, *_ in parts(inputs)]
+        drives += [*before, *parts(inputs + 1)]
+        written = [*(Given(bases[inputs + 2 + i][::-1], inputs + 2 + i) for i in range(moving)), *written]
+    others = {name: Given(bases[after + i][None], after + i, axis) for i, name in enumerate(("initial", "restart"))}
+    if arrays[3]:
+        others["incoming"] = Given(bases[-1][None], len(bases) - 1, axis)
+    if len(arrays[2]) > 2:
+        mask = bases[after + 2]
+        mask = namespace(mask).broadcast_to(mask.reshape(*mask.shape, *(1,) * (len(shape) - mask.ndim)), shape)
+        others["cut"] = Given(mask[::-1] if back else mask, after + 2)
+    return Laid(drives, fixed, written, others)
+
+
+def components_of(states: Array, axis: int | None, parts: int) -> list[Array]:
+    """Return the components of states."""
+    if axis is None:
+        return [states]
+    before: Any = (slice(None),) * axis
+    return [states[(*before, i)] for i in range(parts)]
 
 
 def problem(laid: Laid) -> tuple[Array, list[tuple[int, Given]]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -73,6 +73,25 @@ class Given:
         return len(self.shape) - 1 - len(self.layout.event)
 
 
+class Swept(NamedTuple):
+    """What sweeps have found.
+
+    Attributes
+    ----------
+    states : array
+    iterations : int
+    residual : array or None
+        F - h; None where states are a little beyond the tolerance.
+    largest : float
+        max |F|, rounded to float32.
+    """
+
+    states: Array
+    iterations: int
+    residual: Array | None
+    largest: float
+
+
 class SweepsCuda:
     """The sweeps of one cell.
 
@@ -89,10 +108,8 @@ class SweepsCuda:
 
     def solve(
         self, given: Given, tol: tuple[float, float], *, scanned: bool = True, most: int | None = None
-    ) -> tuple[Array, int, Array | None] | None:
-        """Return states that pass the test |r| <= atol + rtol max(|h|, |F|), the iterations they took, and r; or None.
-
-        States that are a little beyond the tolerance come without r.
+    ) -> Swept | None:
+        """Return states that pass the test |r| <= atol + rtol max(|h|, |F|), or are a little beyond the tolerance.
 
         None is for what did not converge (much beyond the tolerance), is not finite, or has no scan.
 
@@ -124,7 +141,7 @@ class _Work:
         self.axis = axis
         self.states, self.residual = (empty_in_order(given.shape, like, axis) for _ in range(2))
         self.correction, self.matrix = self.residual, None
-        self.scan: Callable[[], None] | None = _nothing
+        self.scan: Callable[[], None] | None = lambda: None  # without scans the residual is the correction
         if scanned:
             self.correction = empty_in_order(given.shape, like, axis)
             square = (k, k) if k > 1 else ()
@@ -234,7 +251,7 @@ class _Work:
         self.states += self.residual
         self.known[...] = self.report
 
-    def run(self, most: int | None) -> tuple[Array, int, Array | None] | None:
+    def run(self, most: int | None) -> Swept | None:
         """Sweep until the test is passed, with products in full precision, or there is no more progress."""
         may_be_rough = self.states.dtype == np.float32
         evaluate = self.machine.captured(self._tested)
@@ -251,10 +268,10 @@ class _Work:
             told, begun = Report.of(self.reader.read()), True
             if not told.finite:
                 return None
-            if told.remaining == 0 and fresh:
-                return self.states, progress.moves, self.residual  # an update after a test that is passed moves nothing
+            if told.remaining == 0 and fresh:  # an update after a test that is passed moves nothing
+                return Swept(self.states, progress.moves, self.residual, told.size)
             if progress.ended(told):
-                return (self.states, progress.moves, None) if progress.near(told) else None
+                return Swept(self.states, progress.moves, None, told.size) if progress.near(told) else None
             fresh = not may_be_rough or progress.needs_fresh(told, fresh)
 
     def _tested(self) -> None:
@@ -271,10 +288,6 @@ def _rows(x: Array, leading: int) -> Array:
     """Return an array whose first axes are times and sequences with one axis for them, as they lie in memory."""
     order = (*memory_order(x, leading), *range(leading, x.ndim))
     return x.transpose(order).reshape(-1, *x.shape[leading:])
-
-
-def _nothing() -> None:
-    """Scan nothing: the residual is the correction."""
 
 
 @register("sweeps", "cuda")
