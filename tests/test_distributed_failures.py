@@ -8,14 +8,17 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import ranks
 
 import recsolve as rs
+from recsolve.distributed.messages import Pinned
 
 pytest.importorskip("torch")
 SIZE = 3
@@ -240,6 +243,20 @@ def sleeps():
 def test_those_who_have_said_that_they_go_on_are_waited_for(place):
     for found in ranks.over(SIZE, waited_for, place):
         assert "no room" in found
+
+
+def test_memory_to_which_a_message_may_still_come_is_kept(monkeypatch):
+    """Of a message that is given up, which the device may write later."""
+    cupy = SimpleNamespace(cuda=SimpleNamespace(Event=lambda **_: object()))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
+    pinned = Pinned()
+    for size in (8, 9000):
+        room, _ = pinned._room(size)
+        assert len(room) >= size
+        kept = weakref.ref(room)
+        del room
+        assert kept() is not None
 
 
 def test_calls_that_differ_end_on_all_ranks():
