@@ -26,7 +26,6 @@ STRUCTURES = [
     ("ranks/message", "Sum"),
     ("ranks/carries", "Probe"),
     ("ranks/carries", "Fold"),
-    ("ranks/carries", "Largest"),
     ("ranks/carries", "Agreement"),
     ("ranks/joins", "Join"),
     ("ranks/joins", "Meeting"),

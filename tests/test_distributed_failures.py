@@ -8,14 +8,17 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import ranks
 
 import recsolve as rs
+from recsolve.distributed.messages import Pinned
 
 pytest.importorskip("torch")
 SIZE = 3
@@ -217,6 +220,43 @@ def in_turn(group, table):
 
 def test_a_message_may_follow_before_the_first_is_read():
     assert ranks.over(SIZE, ahead) == [(SIZE * SIZE, 6.0 * SIZE)] * SIZE
+
+
+def waited_for(group, place):
+    """Fail at a place on one rank, while the others take longer to their second message than it waits for others."""
+    all_ranks = shared(group, np.ones(T)).timeline.ranks
+    faulty = all_ranks.rank == FAULTY
+    gathered(group)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(all_ranks, "grace", 0.5)
+        with pytest.raises(MemoryError if faulty else rs.distributed.RankError) as found:
+            ahead(group, at=place if faulty else 1, within=raises(MemoryError("no room")) if faulty else sleeps)
+    ahead(group)
+    return str(found.value)
+
+
+def sleeps():
+    time.sleep(1)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_those_who_have_said_that_they_go_on_are_waited_for(place):
+    for found in ranks.over(SIZE, waited_for, place):
+        assert "no room" in found
+
+
+def test_memory_to_which_a_message_may_still_come_is_kept(monkeypatch):
+    """Of a message that is given up, which the device may write later."""
+    cupy = SimpleNamespace(cuda=SimpleNamespace(Event=lambda **_: object()))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
+    pinned = Pinned()
+    for size in (8, 9000):
+        room, _ = pinned._room(size)
+        assert len(room) >= size
+        kept = weakref.ref(room)
+        del room
+        assert kept() is not None
 
 
 def test_calls_that_differ_end_on_all_ranks():

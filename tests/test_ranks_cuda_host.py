@@ -10,7 +10,6 @@ from recsolve.kernels.gpu.ranks import (
     agreed,
     folded,
     joined,
-    largest,
     mended,
     met_and_near,
     probed,
@@ -191,17 +190,6 @@ def test_what_came_out_agrees_with_what_was_said_up_to_a_share_of_its_size(dtype
     end[0, 3], end[1, 4] = np.nan, np.inf
     assert agreed(end, end.copy(), size, 0.0, machine)
     assert agreed(end[:0], end[:0], end[:0], 0.0, machine)
-
-
-@needs_compiler
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("T", "shape"), [(256, (3, 37)), (1, (32,)), (61, (1,)), (7, (70,))])
-def test_the_largest_of_rows_is_that_of_arrays(dtype, T, shape):
-    rng, machine = np.random.default_rng(T), cuda_host.Host()
-    rows = rng.standard_normal((2 * T, *shape)).astype(dtype)
-    rows[T - 1].flat[-1], rows[0].flat[0] = -9, np.nan
-    for x in (rows[:T], rows[::2], rows[T - 1 :: -1]):
-        np.testing.assert_array_equal(largest(x, machine), abs(x).max(axis=0))
 
 
 @needs_compiler

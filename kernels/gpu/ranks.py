@@ -24,7 +24,6 @@ _KERNELS = {  # the header and the threads of a structure
     "probe_steps": ("ranks/carries", "Probe", _THREADS),
     "fold_ranks": ("ranks/carries", "Fold", _THREADS),
     "mend_steps": ("ranks/carries", "Mend", _THREADS),
-    "largest_of_rows": ("ranks/carries", "Largest", _THREADS),
     "agree": ("ranks/carries", "Agreement", _THREADS),
     "join_steps": ("ranks/joins", "Join", _JOINERS),
     "meet": ("ranks/joins", "Meeting", _JOINERS),
@@ -135,24 +134,6 @@ def mended(rows: Array, A: Array, b: Array, comes: Array, machine: Machine | Non
             "matrix_unit": int(any(A.strides[1:])), "comes": address(comes), "rows": address(rows),
             "rows_time": rows.strides[0] // size,
         })  # fmt: skip
-
-
-def largest(rows: Array, machine: Machine | None = None) -> Array:
-    """Return the largest magnitude in rows (T, ...) for each of their numbers, NaN where there is one; nothing waits.
-
-    Parameters
-    ----------
-    rows : array
-        With a step at least, which `taken` accepts.
-    machine : Machine, optional
-    """
-    most, units = namespace(rows).empty(rows.shape[1:], rows.dtype), rows[0].size
-    with on(rows, machine) as where:
-        _launch(where, "largest_of_rows", rows.dtype, -(-units // _UNITS), _THREADS * rows.itemsize, {
-            "rows": len(rows), "units": units, "from": address(rows), "time": rows.strides[0] // rows.itemsize,
-            "largest": address(most),
-        })  # fmt: skip
-    return most  # type: ignore[no-any-return]
 
 
 def agreed(end: Array, said: Array, size: Array, by: float, machine: Machine | None = None) -> Array:

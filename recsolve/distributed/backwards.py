@@ -17,7 +17,7 @@ from recsolve.distributed.messages import constant
 from recsolve.distributed.own_steps import OwnSteps
 from recsolve.gradients.result import Gradients, initial_of
 from recsolve.gradients.solved import cotangent_of, with_last
-from recsolve.kernels.gpu.ranks import agreed, alike, largest, taken
+from recsolve.kernels.gpu.ranks import agreed, alike
 from recsolve.kernels.monoids import MONOIDS
 from recsolve.mixings import couples, plain_of
 from recsolve.recurrence.base import Recurrence
@@ -126,8 +126,9 @@ class WayBack:
 
         Each rank takes all of its steps as if nothing came back into them, and tells what it hands on. What comes back
         in truth is then carried through its last steps, and added, for gradients are linear in it. What is left of it
-        before these has to be less than rounding of the adjoint variables there; then it is so for all steps before,
-        which hand on both alike. All ranks have to be told. None, on all ranks, where there are no such loops.
+        has to be less than rounding of the adjoint variable of the step before these: then all steps before, which hand
+        on both alike, miss no more than that. Variables of earlier steps would prove nothing of what grows until there.
+        All ranks have to be told. None, on all ranks, where there are no such loops.
         """
         rec, axis = self.rec, self.axis
         if type(rec) is not CellRecurrence or rec.reset is not None or min(axis.ordered) < 2 * _FEWEST:
@@ -173,16 +174,15 @@ class WayBack:
         if more is None:
             return constant(rec.initial, (), np.dtype(bool), 0)
         found.add_to_last(more)
-        return _is_little(initial_of(rec, more[-1], rec.dtype), found._g[start - _FEWEST : start])
+        return _is_little(initial_of(rec, more[-1], rec.dtype), found._g[start - 1])
 
 
 def _is_little(left: Array, before: Array) -> Array:
-    """Return whether what is left of a cotangent is less than rounding of the largest adjoint variables before it."""
-    eps, xp = float(np.finfo(left.dtype).eps), namespace(left)
+    """Return whether what is left of a cotangent is less than rounding of the adjoint variable that it adds to."""
+    eps, xp, size = float(np.finfo(left.dtype).eps), namespace(left), abs(before)
     nothing = constant(left, left.shape, left.dtype, 0)
-    if kind_of(left) == "cupy" and alike(left, nothing) and taken(before, left):
-        return agreed(left, nothing, largest(before), eps)
-    size = abs(before).max(axis=0)
+    if kind_of(left) == "cupy" and alike(left, nothing, size):
+        return agreed(left, nothing, size, eps)
     size = xp.where(size < np.inf, size, left.dtype.type(0))  # what is not finite excuses nothing
     return xp.asarray(((abs(left) <= left.dtype.type(eps) * size) | (left == 0)).all())  # type: ignore[no-any-return]
 

@@ -217,9 +217,12 @@ class Exchange(Gathering):
         )
 
     def _complete(self, seen: Array) -> None:
-        """Send, in place of the message that others have begun before they look at this one, one that says nothing."""
+        """Send, in place of the message that others begin before they look at this one, one that says nothing.
+
+        They come to it, however late: they have said so.
+        """
         if _numbers_of(seen)[:, _MORE].any() and not self._open:
-            self._heads(self._packed(FAILED, np.empty(0), ()), self.grace)
+            self._heads(self._packed(FAILED, np.empty(0), ()))
         self._open.clear()
 
     def _texts(self, text: str, patience: float | None = None) -> list[str]:

@@ -153,8 +153,8 @@ class Pinned:
     _KNOWN: ClassVar[dict[tuple[int, int], Pinned]] = {}  # by device and thread
 
     def __init__(self) -> None:
-
         self._rooms: list[tuple[Array, Any]] = []  # that nothing is under way to, with an event each
+        self._made: list[Array] = []  # all of them, kept: a message that was given up may still come
         self._packings: dict[Layout, Packing] = {}
 
     @classmethod
@@ -174,6 +174,7 @@ class Pinned:
         room, event = self._rooms.pop() if self._rooms else (None, cupy.cuda.Event(disable_timing=True))
         if room is None or len(room) < size:
             room = cupyx.empty_pinned((max(2 * size, _LEAST),), np.uint8)
+            self._made.append(room)
         return room, event
 
     def packed(self, head: Sequence[int], numbers: Array, arrays: Sequence[Array], layout: Layout, size: int) -> Any:

@@ -124,7 +124,8 @@ class Ranks(Exchange):
                 self._give_up()
             else:
                 self._settle()
-                self._complete(self._heads(self._packed(FAILED, np.empty(0), ()), self.grace)[0])
+                patience = self.timeout if self._more else self.grace  # all have said that they come, or perhaps not
+                self._complete(self._heads(self._packed(FAILED, np.empty(0), ()), patience)[0])
                 self._texts(self._said, self.grace)
         except RankError as other:  # they do not, or not yet
             error.add_note(str(other))

@@ -104,7 +104,10 @@ class Gradients:
                 clamp_adjoint(self._g, self._J, starts, cotangent, clamp)
 
     def add_to_last(self, found: Backward) -> None:
-        """Add what compiled loops have found of another cotangent of the last steps, before any gradient is read."""
+        """Add what compiled loops have found of another cotangent of the last steps, which these forget.
+
+        So the gradient of the initial state stays as it is; no other has been read yet.
+        """
         compiled = self._compiled
         assert compiled is not None
         g, drives, constants, _ = found

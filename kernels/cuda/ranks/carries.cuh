@@ -71,31 +71,6 @@ template <class T> __global__ void __launch_bounds__(RANK_THREADS) probe_steps(c
     if (threadIdx.x == 0) address<int>(p.forgets)[blockIdx.x] = !remembers;
 }
 
-// The largest magnitude in some rows, a number for each unit; NaN where there is one.
-struct Largest {
-    long long rows, units;
-    long long from, time, largest;  // `time` is the distance from row to row in numbers
-};
-
-template <class T> __global__ void __launch_bounds__(RANK_THREADS) largest_of_rows(const Largest p) {
-    const long long lane = threadIdx.x % LANES, part = threadIdx.x / LANES, unit = blockIdx.x * LANES + lane;
-    T most = T(0);
-    if (unit < p.units) {
-        const T* from = address<const T>(p.from) + unit;
-#pragma unroll 8
-        for (long long t = part; t < p.rows; t += PARTS) {
-            const T x = from[t * p.time];
-            most = greatest(most, x < T(0) ? -x : x);
-        }
-    }
-    T* found = reinterpret_cast<T*>(shared_memory());
-    found[threadIdx.x] = most;
-    __syncthreads();
-    if (part > 0 || unit >= p.units) return;
-    for (int place = lane + LANES; place < RANK_THREADS; place += LANES) most = greatest(most, found[place]);
-    address<T>(p.largest)[unit] = most;
-}
-
 // The states that come into ranks, (1 + ranks, units), from the one before all. Messages are `apart` bytes from each
 // other in the order of steps, and hold a matrix, a vector, and what comes out in place of the map, where a byte is 1.
 //
