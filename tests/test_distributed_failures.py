@@ -16,6 +16,7 @@ import pytest
 import ranks
 
 import recsolve as rs
+from recsolve.distributed.gathering import ranks_in_words
 
 pytest.importorskip("torch")
 SIZE = 3
@@ -145,7 +146,7 @@ DIFFER = [  # the faulty rank's call, the others' call, what is said of both
     (
         [scanned, {"monoid": "max_plus"}],
         [scanned, {"monoid": "min_plus"}],
-        ["rank 0 calls recsolve.scan('min_plus'", "rank 1 calls recsolve.scan('max_plus'"],
+        ["ranks 0, 2 call recsolve.scan('min_plus'", "rank 1 calls recsolve.scan('max_plus'"],
     ),
     ([scanned, {"reverse": True}], SCANNED, ["reverse=True", "reverse=False"]),
     ([scanned, {"dtype": np.float32}], SCANNED, ["float32", "float64"]),
@@ -225,6 +226,14 @@ def test_calls_that_differ_end_on_all_ranks():
             assert kind == "RankError", (rank, text, said)
             assert all(part in text for part in said), text
             assert named == (tuple({0, 1, 2} - {FAULTY}) if rank == FAULTY else (FAULTY,))
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [((3,), "rank 3"), ((0, 2), "ranks 0, 2"), ((*range(21), 22, 30, 31), "ranks 0 to 20, 22, 30, 31")],
+)
+def test_many_ranks_are_named_in_few_words(named, words):
+    assert ranks_in_words(named) == words
 
 
 def test_what_fails_on_one_rank_ends_all_with_its_reason():

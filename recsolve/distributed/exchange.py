@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, to_host
-from recsolve.distributed.gathering import Gathering, RankError
+from recsolve.distributed.gathering import Gathering, RankError, by_text, ranks_in_words
 from recsolve.distributed.messages import (
     HEADER,
     Message,
@@ -210,10 +210,13 @@ class Exchange(Gathering):
         self._over = True
         if len(failed):
             raise self._ended({int(r): texts[r] for r in failed})
-        told = "; ".join(f"rank {r} calls {text}" for r, text in enumerate(texts))
+        told = "; ".join(
+            f"{ranks_in_words(ranks)} call{'s' * (len(ranks) == 1)} {text}"
+            for text, ranks in by_text(dict(enumerate(texts))).items()
+        )
         raise RankError(
             f"ranks do different things: {told}; wanted the same call with the same arguments on every rank",
-            tuple(r for r, text in enumerate(texts) if text != texts[self.rank]),
+            tuple(np.flatnonzero(heads[:, _DIGEST] != heads[self.rank, _DIGEST]).tolist()),
         )
 
     def _complete(self, seen: Array) -> None:
