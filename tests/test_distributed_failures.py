@@ -18,6 +18,7 @@ import pytest
 import ranks
 
 import recsolve as rs
+from recsolve.distributed.gathering import ranks_in_words
 from recsolve.distributed.messages import Pinned
 
 pytest.importorskip("torch")
@@ -141,6 +142,19 @@ def ahead(group, *, at=None, within=None, units=UNITS):
         return brought.sum() / row.size, told
 
 
+def described(group, *, within=None):
+    """Make a call whose description fails."""
+    axis = shared(group, np.ones(T)).timeline
+
+    def call():
+        if within is not None:
+            within()
+        return "a call"
+
+    with axis.together(call):
+        return axis.ranks.exchange([1.0]).numbers().sum()
+
+
 # What one rank does, as against what the others do: the calls, and what their errors say -----------------------------
 
 SCANNED = [scanned, {}]
@@ -148,7 +162,7 @@ DIFFER = [  # the faulty rank's call, the others' call, what is said of both
     (
         [scanned, {"monoid": "max_plus"}],
         [scanned, {"monoid": "min_plus"}],
-        ["rank 0 calls recsolve.scan('min_plus'", "rank 1 calls recsolve.scan('max_plus'"],
+        ["ranks 0, 2 call recsolve.scan('min_plus'", "rank 1 calls recsolve.scan('max_plus'"],
     ),
     ([scanned, {"reverse": True}], SCANNED, ["reverse=True", "reverse=False"]),
     ([scanned, {"dtype": np.float32}], SCANNED, ["float32", "float64"]),
@@ -199,6 +213,7 @@ FAIL = [  # the faulty rank's call, the others' call, the error of the faulty ra
     ([layered, {"within": raises(MemoryError())}], [layered, {}], ("MemoryError", "")),
     *(([ahead, {"within": raises(MemoryError()), "at": i}], [ahead, {}], ("MemoryError", "")) for i in range(3)),
     ([ahead, {"within": raises(KeyboardInterrupt()), "at": 1}], [ahead, {}], ("KeyboardInterrupt", "")),
+    ([described, {"within": raises(MemoryError("of weights"))}], [described, {}], ("MemoryError", "of weights")),
     ([adjoined, {"cotangent": None}], [adjoined, {}], ("ValueError", "no cotangent")),
 ]
 
@@ -216,6 +231,40 @@ def in_turn(group, table):
             found.append((type(error).__name__, str(error), getattr(error, "ranks", None)))
         np.testing.assert_array_equal(gathered(group), 1)
     return found
+
+
+def behind(group):
+    """Fail on one rank once the others have all that they need, and go on: all ranks, then each with another call."""
+    all_ranks, found = shared(group, np.ones(T)).timeline.ranks, []
+    for number in range(5 - (all_ranks.rank == FAULTY)):
+        try:
+            with all_ranks.together("a call"):
+                told = all_ranks.exchange([float(number)]).numbers()[:, 0]
+                if number == 1 and all_ranks.rank == FAULTY:
+                    raise MemoryError("of what was told")
+                all_ranks.closed()
+                found.append(told.tolist())
+        except (MemoryError, rs.distributed.RankError) as error:
+            found.append(str(error))
+    return found
+
+
+def test_a_rank_that_fails_a_call_behind_the_others_is_not_taken_for_one_that_is_not():
+    ends = ranks.lost(SIZE, behind)
+    for rank, end in enumerate(ends):
+        first, second, *later = end.value
+        assert first == [0.0] * SIZE
+        if rank == FAULTY:
+            assert second == "of what was told"
+        else:
+            assert second == [1.0] * SIZE
+            told = later.pop(0)
+            assert "failed on rank 1: MemoryError: of what was told" in told
+        assert len(later) == 2
+        for told in later:
+            assert "ranks 0, 2 call a call" in told, told
+            assert "rank 1 calls a call" in told
+            assert "make a new process group" in told
 
 
 def test_a_message_may_follow_before_the_first_is_read():
@@ -265,6 +314,14 @@ def test_calls_that_differ_end_on_all_ranks():
             assert kind == "RankError", (rank, text, said)
             assert all(part in text for part in said), text
             assert named == (tuple({0, 1, 2} - {FAULTY}) if rank == FAULTY else (FAULTY,))
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [((3,), "rank 3"), ((0, 2), "ranks 0, 2"), ((*range(21), 22, 30, 31), "ranks 0 to 20, 22, 30, 31")],
+)
+def test_many_ranks_are_named_in_few_words(named, words):
+    assert ranks_in_words(named) == words
 
 
 def test_what_fails_on_one_rank_ends_all_with_its_reason():

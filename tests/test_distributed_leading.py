@@ -339,6 +339,7 @@ def cases_on_a_device(rng, dtype):
             yield Case("affine", (A.astype(dtype), b.astype(dtype)), (1500,) * 4, b[9].astype(dtype)), count
     A, b = forgetting(rng, dtype)
     yield Case("affine", (A, b), EVENLY[3], reverse=True), 1
+    yield Case("affine", forgetting(rng, dtype, scalar=True), EVENLY[2]), 1
     yield Case("affine", (A, b), (3000, 0, 3000), b[0]), 1
     yield Case("affine", (np.full((T, 1), 0.5, dtype), b), EVENLY[2]), 1
     yield Case("affine", (A, b), EVENLY[2], reset=rng.random((T, 2)) < 0.01), 1

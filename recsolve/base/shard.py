@@ -122,15 +122,15 @@ class Timeline:
         """Return the same axis with steps counted from the last one."""
         return Timeline(self.ranks, self.lengths, not self.backwards)
 
-    def together(self, call: str) -> AbstractContextManager[None]:
+    def together(self, call: str | Callable[[], str]) -> AbstractContextManager[None]:
         """Run what the ranks of this axis do together; an exception of one ends it on all.
 
         Parameters
         ----------
-        call : str
+        call : str, or callable that returns one
             What is done, and with what: ranks that do something else, or share other steps, are told so.
         """
-        return self.ranks.together(f"{call}, of {self.lengths} steps")
+        return self.ranks.together(lambda: f"{call if isinstance(call, str) else call()}, of {self.lengths} steps")
 
     def in_order(self, by_rank: ByRank) -> ByRank:
         """Return what there is of every rank, a list or an array, in the order of steps."""

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, to_host
-from recsolve.distributed.gathering import Gathering, RankError
+from recsolve.distributed.gathering import Gathering, RankError, by_text, ranks_in_words
 from recsolve.distributed.messages import (
     HEADER,
     layout_of,
@@ -26,7 +26,7 @@ from recsolve.kernels.gpu.ranks import summed
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
 _TEXT = 4096  # bytes of a text
 GOES_ON, FAILED = 0, 1  # what a header says of its rank
-_CODE, _DIGEST, _OWN, _MORE = range(4)  # the numbers of a header
+_CODE, _DIGEST, _OWN, _CALL = range(4)  # the numbers of a header; the last one is twice that of the call, or one more
 
 
 class Sent:
@@ -61,6 +61,8 @@ class Exchange(Gathering):
         self._along = 1024  # bytes that go with every header: all ranks know them, for they have seen all messages
         self._open: deque[Sent] = deque()  # messages under way
         self._more = False  # whether another message follows before the last one is read
+        self._calls = 0  # with messages; ranks that are in step have made as many
+        self._begins = False  # whether the next message is the first one of its call
         self._amid = False  # whether the others may wait for the rest of a message
         self._over = False  # whether the call has ended on all ranks
 
@@ -168,8 +170,9 @@ class Exchange(Gathering):
 
     def _packed(self, code: int, numbers: Array, arrays: Sequence[Array], more: bool = False) -> Any:
         """Return a message as a tensor of bytes, at least as long as what goes along with the header."""
-        self._more = more
-        head = (code, self._digest(numbers, arrays), self._alarm.own, more)
+        self._calls += self._begins
+        self._begins, self._more = False, more
+        head = (code, self._digest(numbers, arrays), self._alarm.own, 2 * self._calls + more)
         return pack(head, numbers, arrays, least=HEADER + self._along, on_device=self.on_device)
 
     def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
@@ -202,18 +205,25 @@ class Exchange(Gathering):
     def _check(self, seen: Array, numbers: Array, arrays: Sequence[Array]) -> None:
         """Raise where a rank has failed, or where ranks do different things; all of them do then."""
         heads = _numbers_of(seen)
-        failed = np.flatnonzero(heads[:, _CODE])
-        if not len(failed) and (heads[:, _DIGEST] == heads[0, _DIGEST]).all():
+        failed, calls = np.flatnonzero(heads[:, _CODE]), heads[:, _CALL] >> 1
+        differ, behind = heads[:, _DIGEST] != heads[self.rank, _DIGEST], calls != calls[self.rank]
+        out_of_step = bool(behind.any())
+        if not (len(failed) or differ.any() or out_of_step):
             return
         self._complete(seen)
-        texts = self._texts(self._described(numbers, arrays))
+        texts = self._texts(self._described(numbers, arrays) + f", in call {self._calls} of the group" * out_of_step)
         self._over = True
         if len(failed):
             raise self._ended({int(r): texts[r] for r in failed})
-        told = "; ".join(f"rank {r} calls {text}" for r, text in enumerate(texts))
+        told = "; ".join(
+            f"{ranks_in_words(ranks)} call{'s' * (len(ranks) == 1)} {text}"
+            for text, ranks in by_text(dict(enumerate(texts))).items()
+        )
+        wanted = "make a new process group, for a rank has failed in a call that others have completed"
         raise RankError(
-            f"ranks do different things: {told}; wanted the same call with the same arguments on every rank",
-            tuple(r for r, text in enumerate(texts) if text != texts[self.rank]),
+            f"ranks do different things: {told}; "
+            + (wanted if out_of_step else "wanted the same call with the same arguments on every rank"),
+            tuple(np.flatnonzero(differ | behind).tolist()),
         )
 
     def _complete(self, seen: Array) -> None:
@@ -221,7 +231,7 @@ class Exchange(Gathering):
 
         They come to it, however late: they have said so.
         """
-        if _numbers_of(seen)[:, _MORE].any() and not self._open:
+        if (_numbers_of(seen)[:, _CALL] & 1).any() and not self._open:
             self._heads(self._packed(FAILED, np.empty(0), ()))
         self._open.clear()
 

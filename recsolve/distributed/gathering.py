@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, ClassVar
 
@@ -174,7 +174,7 @@ class Gathering:
                 "it is this one that came too late for the others"
             )
         how, why = ("did not come", ": ended, stuck, or doing something else") if missing else ("came too late", "")
-        ranks = f"rank{'s' * (len(named) > 1)} {', '.join(map(str, named))}"
+        ranks = ranks_in_words(named)
         return RankError(f"{self._doing}: {ranks} {how} to message {self.messages} ({seen}){why}", named)
 
     def _first_of_all(self) -> tuple[int, ...]:
@@ -187,5 +187,21 @@ class Gathering:
             return ()
 
     def _ended(self, failed: dict[int, str]) -> RankError:
-        told = "; ".join(f"rank {r}: {text}" for r, text in failed.items())
+        told = "; ".join(f"{ranks_in_words(ranks)}: {text}" for text, ranks in by_text(failed).items())
         return RankError(f"{self._doing} has ended on all ranks, since it failed on {told}", tuple(failed))
+
+
+def by_text(said: Mapping[int, str]) -> dict[str, list[int]]:
+    """Return which ranks, in their order, say each text: of many, most say the same."""
+    found: dict[str, list[int]] = {}
+    for rank, text in said.items():
+        found.setdefault(text, []).append(rank)
+    return found
+
+
+def ranks_in_words(ranks: Sequence[int]) -> str:
+    """Return ranks in ascending order as words, such as "rank 3" and "ranks 0 to 20, 22"."""
+    apart = [i for i in range(1, len(ranks)) if ranks[i] != ranks[i - 1] + 1]
+    runs = [ranks[i:j] for i, j in zip([0, *apart], [*apart, len(ranks)], strict=True)]
+    words = [f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs]
+    return f"rank{'s' * (len(ranks) > 1)} {', '.join(words)}"

@@ -15,7 +15,7 @@ from recsolve.base.arrays import Array, kind_of, namespace, to_host
 from recsolve.kernels.gpu.device import Reader, on
 from recsolve.kernels.gpu.message import Packing
 
-HEADER = 32  # bytes: whether its rank goes on, the digest of what it does, a number of its own, and whether more comes
+HEADER = 32  # bytes: whether its rank goes on, the digest of what it does, a number of its own, and that of the call
 _ALIGNED = 16
 _TO_HOST = 2  # the direction in which CUDA copies
 _LAYOUTS = 512  # that are remembered

@@ -8,7 +8,7 @@ a rank that does not come within the timeout is named too (alarm.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from numbers import Real
 from threading import Lock, get_ident
@@ -47,13 +47,13 @@ class Ranks(Exchange):
         return self  # a copy in this process shares its steps with the same ranks
 
     @contextmanager
-    def together(self, call: str) -> Iterator[None]:
+    def together(self, call: str | Callable[[], str]) -> Iterator[None]:
         """Run what all ranks do together; an exception of one ends it on all.
 
         Parameters
         ----------
-        call : str
-            What is done, and with what: ranks that do something else are told so.
+        call : str, or callable that returns one
+            What is done, and with what: ranks that do something else are told so. A part of a call needs no words.
         """
         if self._thread == get_ident():  # a part of what is done together already, and goes on with it
             closed = self._closed
@@ -64,24 +64,27 @@ class Ranks(Exchange):
             return
         if self._lost:
             raise RankError(
-                f"{call}: ranks have been lost in an earlier call; make a new process group before you go on"
+                f"{_text(call)}: ranks have been lost in an earlier call; make a new process group before you go on"
             )
         if not _exists(self.group):
             raise RuntimeError(
-                f"{call}: the process group of these shards has been destroyed; wanted shards of one that is there"
+                f"{_text(call)}: the process group of these shards has been destroyed; wanted shards of one that is "
+                "there"
             )
         if not self._free.acquire(blocking=False):
             raise RuntimeError(
-                f"{call}: another thread of this process is amid {self._doing}; wanted one call after the other, in "
-                "the same order on all ranks"
+                f"{_text(call)}: another thread of this process is amid {self._doing}; wanted one call after the "
+                "other, in the same order on all ranks"
             )
         try:
-            self._doing, self._closed, self._amid, self._over, self._more = call, False, False, False, False
+            self._doing, self._closed, self._amid, self._over, self._more = "a call", False, False, False, False
+            self._begins = True
             self._open.clear()
             self._thread = get_ident()
             if self._said:
                 self._said = ""
                 self._alarm.unsay()
+            self._doing = _text(call)
             yield
         except BaseException as error:
             if not self._over and not self._lost:
@@ -152,11 +155,11 @@ class Elsewhere:
     def __init__(self, rank: int, size: int):
         self.rank, self.size = rank, size
 
-    def together(self, call: str) -> NoReturn:
+    def together(self, call: str | Callable[[], str]) -> NoReturn:
         """Raise RuntimeError."""
         raise RuntimeError(
-            f"{call}: the shard comes from another process, rank {self.rank} of {self.size}, which shares its steps; "
-            "wanted one that recsolve.distributed.shard has given here"
+            f"{_text(call)}: the shard comes from another process, rank {self.rank} of {self.size}, which shares its "
+            "steps; wanted one that recsolve.distributed.shard has given here"
         )
 
     def __eq__(self, other: object) -> bool:
@@ -167,6 +170,10 @@ class Elsewhere:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
+
+
+def _text(call: str | Callable[[], str]) -> str:
+    return call if isinstance(call, str) else call()
 
 
 def _in_words(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ def scan_shards(
     """Return what :func:`recsolve.scan` does, of elements of which some are shards."""
     shared = timeline_of({"elements": tuple(elements), "reset": reset})
     assert shared is not None
-    call = _call("scan", monoid, elements, initial, reverse)
+    call = partial(_call, "scan", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call):
         _check_axis(axis)
         own = local_of(tuple(elements))
@@ -77,7 +77,7 @@ def scan_adjoint_shards(
     """Return what :func:`recsolve.scan_adjoint` does, of shards; the gradient of ``initial`` is the same on all."""
     shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": y, "cotangent": cotangent})
     assert shared is not None
-    call = _call("scan_adjoint", monoid, elements, initial, reverse)
+    call = partial(_call, "scan_adjoint", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
         _check_axis(axis)
         for name, x in (("y", y), ("cotangent", cotangent)):

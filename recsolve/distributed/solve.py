@@ -45,7 +45,7 @@ def solve_shards(
     """Return what :func:`recsolve.solve` does, of a recurrence whose time axis ranks share."""
     axis = recurrence.timeline
     assert axis is not None
-    with axis.together(_call(recurrence, method, tol, maxiter, options, fallback)):
+    with axis.together(lambda: _call(recurrence, method, tol, maxiter, options, fallback)):
         check_recurrence(recurrence, graphs=False, shards=True)
         check_fallback(fallback)
         driver, solver = split_options(method, options)

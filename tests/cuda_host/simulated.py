@@ -41,6 +41,9 @@ class DeviceArray(np.ndarray):
     def data(self) -> Any:
         return SimpleNamespace(ptr=self.ctypes.data, memset_async=lambda value, size: np.ndarray.fill(self, value))
 
+    def __getitem__(self, key: Any) -> Any:
+        return on_device(super().__getitem__(key))
+
     def get(self) -> np.ndarray:
         return np.array(self.view(np.ndarray))
 
