@@ -244,7 +244,7 @@ class Evaluation:
         Returns
         -------
         report : array of int64
-            The numbers of :class:`recsolve.kernels.gpu.judged.Report`. On a device the next test writes to it.
+            The numbers of ``Report`` in ``recsolve.kernels.gpu.judged``. On a device the next test writes to it.
         finish : callable
             ``finish(numbers)`` returns what :meth:`judge` does.
         """
