@@ -83,21 +83,21 @@ def test_compiling_is_said_once(tmp_path):
 
 def test_the_benchmark(capsys):
     """Every row is complete, in the table and as JSON."""
-    from recsolve.studies.bench import board, get
+    from recsolve.studies.bench import board
     from recsolve.studies.command import cli
 
-    rows = list(get("cpu", "scan").rows(board.Config(repeats=1, numbers=4096)))
-    assert {row["scan"] for row in rows} >= {"diagonal", "clamp, reverse", "2 x 2 block"}
-    for row in rows:
-        assert 0 < row["least"] <= row["median"]
-        assert row["over_traffic"] > 0
-        assert row["error"] == 0 if "clamp" in row["scan"] else row["error"] < 1e-5
     for options in ([], ["--json"]):
         with pytest.raises(SystemExit) as done:
             cli.app(["bench", "cpu", "--repeats", "1", "--numbers", "4096", *options])
         assert done.value.code == 0
         text = capsys.readouterr().out
-        assert len(json.loads(text)["rows"]) == len(rows) if options else "2 x 2 block" in text
+        assert options or "2 x 2 block" in text
+    rows = json.loads(text)["rows"]
+    assert {row["scan"] for row in rows} >= {"diagonal", "clamp, reverse", "2 x 2 block"}
+    for row in rows:
+        assert 0 < row["least"] <= row["median"]
+        assert row["over_traffic"] > 0
+        assert row["error"] == 0 if "clamp" in row["scan"] else row["error"] < 1e-5
     with pytest.raises(SystemExit) as done:
         cli.app(["bench", "cpu", "--what", "naps"])
     assert done.value.code == 2

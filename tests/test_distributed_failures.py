@@ -345,7 +345,7 @@ def kills():
 
 
 def hangs():
-    time.sleep(6)  # longer than the others wait
+    time.sleep(4)  # longer than the others wait
 
 
 def leaves():

@@ -260,22 +260,23 @@ def test_an_adjoint_that_is_not_finite_excuses_nothing(size):
     assert not backwards._is_little(left, before)
 
 
-def _leaks(a, b):
+def _leaks(a, b, put=lambda x: x):
     cell = rs.Cell(lambda s, W, u, p: W.w(u.a * s.h) + u.b, state=("h",), output="h")
-    return cell.with_weights(mixings={"w": rs.mixings.Diagonal(np.ones(3, np.float32))}).recurrence(
+    return cell.with_weights(mixings={"w": rs.mixings.Diagonal(put(np.ones(3, np.float32)))}).recurrence(
         drive={"a": a, "b": b}
     )
 
 
 def _swelling(group, a, b, c):
-    rec = _leaks(rs.distributed.shard(a, group), rs.distributed.shard(b, group))
-    with rs.backend("numba"):
-        sol, ranks = rs.solve(rec, method="windowed"), ranks_of(group)
+    with simulated.gpu() as put, rs.backend("cuda"):
+        a, b, c = (rs.distributed.shard(put(x), group) for x in (a, b, c))
+        sol, ranks = rs.solve(_leaks(a, b, put), method="windowed"), ranks_of(group)
         before = ranks.messages
-        g = rs.adjoint(sol, output=rs.distributed.shard(c, group))
-        return ranks.messages - before, g.states.local, g.drive.a.local, g.initial
+        g = rs.adjoint(sol, output=c)
+        return ranks.messages - before, *(x.get() for x in (g.states.local, g.drive.a.local, g.initial))
 
 
+@needs_compiler
 @pytest.mark.parametrize(
     ("forgets", "swells", "until", "messages"),
     [(0.92, 1.02, 600, 2), (0.92, 1.02, 0, 4), (0.99, 1.02, 600, 4), (0.93, 1.08, 145, 4)],
