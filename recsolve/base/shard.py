@@ -130,11 +130,16 @@ class Timeline:
         call : str, or callable that returns one
             What is done, and with what: ranks that do something else, or share other steps, are told so.
         """
-        return self.ranks.together(lambda: f"{call if isinstance(call, str) else call()}, of {self.lengths} steps")
+        return self.ranks.together(lambda: f"{text_of(call)}, of {self.lengths} steps")
 
     def in_order(self, by_rank: ByRank) -> ByRank:
         """Return what there is of every rank, a list or an array, in the order of steps."""
         return by_rank[::-1] if self.backwards else by_rank  # type: ignore[no-any-return]
+
+
+def text_of(call: str | Callable[[], str]) -> str:
+    """Return what is done, in words, of which it may take some work to find them."""
+    return call if isinstance(call, str) else call()
 
 
 _INSTEAD = (

@@ -166,10 +166,8 @@ class WayBack:
         if _cell_of(rec) not in _REMEMBERING:
             few = min(few, _MOST)
         start = rec.length - max(few, _FEWEST)
-        part = self.own.part(start, rec.length, trajectory[start - 1])
-        assert isinstance(self.engine, FusedEngine)
-        engine = FusedEngine(part, self.engine.traced, self.engine.backend)
-        nothing = namespace(incoming).broadcast_to(constant(incoming, (), rec.dtype, 0), part.shape)
+        engine = self.own.engine(self.engine, start, rec.length, trajectory[start - 1])
+        nothing = namespace(incoming).broadcast_to(constant(incoming, (), rec.dtype, 0), engine.recurrence.shape)
         more = engine.adjoint(trajectory[start:], nothing, incoming)
         if more is None:
             return constant(rec.initial, (), np.dtype(bool), 0)

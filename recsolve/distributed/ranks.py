@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from recsolve.base.shard import text_of
 from recsolve.distributed.exchange import FAILED, Exchange
 from recsolve.distributed.gathering import RankError
 
@@ -64,16 +65,16 @@ class Ranks(Exchange):
             return
         if self._lost:
             raise RankError(
-                f"{_text(call)}: ranks have been lost in an earlier call; make a new process group before you go on"
+                f"{text_of(call)}: ranks have been lost in an earlier call; make a new process group before you go on"
             )
         if not _exists(self.group):
             raise RuntimeError(
-                f"{_text(call)}: the process group of these shards has been destroyed; wanted shards of one that is "
+                f"{text_of(call)}: the process group of these shards has been destroyed; wanted shards of one that is "
                 "there"
             )
         if not self._free.acquire(blocking=False):
             raise RuntimeError(
-                f"{_text(call)}: another thread of this process is amid {self._doing}; wanted one call after the "
+                f"{text_of(call)}: another thread of this process is amid {self._doing}; wanted one call after the "
                 "other, in the same order on all ranks"
             )
         try:
@@ -84,7 +85,7 @@ class Ranks(Exchange):
             if self._said:
                 self._said = ""
                 self._alarm.unsay()
-            self._doing = _text(call)
+            self._doing = text_of(call)
             yield
         except BaseException as error:
             if not self._over and not self._lost:
@@ -158,7 +159,7 @@ class Elsewhere:
     def together(self, call: str | Callable[[], str]) -> NoReturn:
         """Raise RuntimeError."""
         raise RuntimeError(
-            f"{_text(call)}: the shard comes from another process, rank {self.rank} of {self.size}, which shares its "
+            f"{text_of(call)}: the shard comes from another process, rank {self.rank} of {self.size}, which shares its "
             "steps; wanted one that recsolve.distributed.shard has given here"
         )
 
@@ -170,10 +171,6 @@ class Elsewhere:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Elsewhere, (self.rank, self.size)
-
-
-def _text(call: str | Callable[[], str]) -> str:
-    return call if isinstance(call, str) else call()
 
 
 def _in_words(error: BaseException) -> str:
