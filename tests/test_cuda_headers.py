@@ -24,6 +24,7 @@ STRUCTURES = [
     ("block/mixing_walk", "Walked"),
     ("ranks/message", "Message"),
     ("ranks/message", "Sum"),
+    ("ranks/mailbox", "Mail"),
     ("ranks/carries", "Probe"),
     ("ranks/carries", "Fold"),
     ("ranks/carries", "Agreement"),

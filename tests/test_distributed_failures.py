@@ -296,12 +296,10 @@ def test_those_who_have_said_that_they_go_on_are_waited_for(place):
 
 def test_memory_to_which_a_message_may_still_come_is_kept(monkeypatch):
     """Of a message that is given up, which the device may write later."""
-    cupy = SimpleNamespace(cuda=SimpleNamespace(Event=lambda **_: object()))
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setitem(sys.modules, "cupyx", SimpleNamespace(empty_pinned=np.empty))
     pinned = Pinned()
     for size in (8, 9000):
-        room, _ = pinned._room(size)
+        room = pinned.take(size)
         assert len(room) >= size
         kept = weakref.ref(room)
         del room
@@ -432,7 +430,7 @@ def amid(group, fault):
 
     from recsolve.distributed.ranks import Ranks
 
-    rank, sent = dist.get_rank(group), Ranks._gathered
+    rank, sent = dist.get_rank(group), Ranks._started
     gathered(group)
     if fault == "interrupt":  # while it waits
         if rank == FAULTY:
@@ -442,13 +440,13 @@ def amid(group, fault):
     elif rank == FAULTY:  # between the parts of a long one
         parts = []
 
-        def gathers(self, packed, *patience, **seen):
+        def starts(self, packed, patience):
             parts.append(packed)
             if len(parts) == 2:
                 raise MemoryError("of the rest")
-            return sent(self, packed, *patience, **seen)
+            return sent(self, packed, patience)
 
-        Ranks._gathered = gathers
+        Ranks._started = starts
     return gathered(group, units=3000)
 
 

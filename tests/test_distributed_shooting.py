@@ -359,10 +359,10 @@ def _waits(group, length, method):
 
         return patch.object(kind, name, call, create=True)
 
-    def packed(*arguments, pack=exchange.pack, **keywords):
+    def sent_off(*arguments, send=exchange.Exchange._sent_off):
         count = len(seen)
-        found = pack(*arguments, **keywords)
-        seen[count:] = ["pack"]
+        found = send(*arguments)
+        seen[count:] = ["message"]
         return found
 
     def shot(task, shot=shooting._shot):
@@ -382,7 +382,7 @@ def _waits(group, length, method):
         ):  # fmt: skip
             for name in names:
                 stack.enter_context(noted(kind, name))
-        stack.enter_context(patch.object(exchange, "pack", packed))
+        stack.enter_context(patch.object(exchange.Exchange, "_sent_off", sent_off))
         stack.enter_context(patch.object(shooting, "_shot", shot))
         rs.solve(rec, method=method)
         return seen
@@ -393,7 +393,7 @@ def _waits(group, length, method):
 def test_once_coupled_units_are_solved_the_host_waits_for_one_message(method):
     ranks = over(2, _waits, 1100, method)
     for seen, launches in zip(ranks, (2, 5), strict=True):  # the walk, the join, F, the test of all, and its report
-        assert seen == ["pack", *["launch"] * launches, "pack"], seen
+        assert seen == ["message", *["launch"] * launches, "message"], seen
 
 
 @needs_compiler

@@ -12,15 +12,8 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, to_host
 from recsolve.distributed.gathering import Gathering, RankError, by_text, ranks_in_words
-from recsolve.distributed.messages import (
-    HEADER,
-    layout_of,
-    one_stream,
-    pack,
-    stacked,
-    unpack,
-    views,
-)  # fmt: skip
+from recsolve.distributed.mailboxes import Mailboxes, opened
+from recsolve.distributed.messages import HEADER, Arriving, Letter, layout_of, one_stream, stacked, unpack, views
 from recsolve.kernels.gpu.ranks import summed
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
@@ -65,6 +58,7 @@ class Exchange(Gathering):
         self._begins = False  # whether the next message is the first one of its call
         self._amid = False  # whether the others may wait for the rest of a message
         self._over = False  # whether the call has ended on all ranks
+        self._asked = False  # whether ranks have agreed on how short messages go
 
     def exchange(self, numbers: Sequence[float] | Array = (), arrays: Sequence[Array] = ()) -> Sent:
         """Send numbers and arrays to all ranks, and return what all have sent, once it is there.
@@ -89,13 +83,13 @@ class Exchange(Gathering):
             raise RuntimeError("messages are exchanged within together(...)")
         self._settle()
         with one_stream(self.on_device):
-            packed = self._packed(GOES_ON, sent, arrays)
-            length = len(packed) - HEADER
+            letter = self._written(GOES_ON, sent, arrays)
+            length = letter.size - HEADER
             self._amid = True
-            told, rows = self._heads(packed, seen=sent.nbytes)
+            told, rows = self._heads(letter, seen=sent.nbytes)
             self._check(told, sent, arrays)
             if length > self._along:
-                rows = self._joined(rows, self._gathered(packed[HEADER + self._along :])[0])
+                rows = self._joined(rows, self._gathered(letter.packed[HEADER + self._along :])[0])
                 self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
             self._amid = False
             return unpack(rows, told, sent, arrays)
@@ -128,9 +122,8 @@ class Exchange(Gathering):
         if not self._more:
             self._settle()
         with one_stream(self.on_device):
-            packed = self._packed(GOES_ON, sent, arrays, more)
-            rows, work = self._started(packed[:along], self.timeout)
-            coming = self._arriving(work, rows, layout_of(sent, few).length)
+            letter = self._written(GOES_ON, sent, arrays, more)
+            rows, work, coming = self._sent_off(letter, layout_of(sent, few).length, self.timeout)
             if not self.on_device:
                 self._seen(work, coming, self.timeout)
             there = stacked(rows, sent, arrays)
@@ -168,12 +161,38 @@ class Exchange(Gathering):
         """Send a text to all ranks, and return those of all, in the order of ranks."""
         return [_decoded(row) for row in self.exchange((), [_encoded(text)]).arrays[0]]
 
-    def _packed(self, code: int, numbers: Array, arrays: Sequence[Array], more: bool = False) -> Any:
-        """Return a message as a tensor of bytes, at least as long as what goes along with the header."""
+    def _written(self, code: int, numbers: Array, arrays: Sequence[Array], more: bool = False) -> Letter:
+        """Return a message, at least as long as what goes along with the header."""
         self._calls += self._begins
         self._begins, self._more = False, more
         head = (code, self._digest(numbers, arrays), self._alarm.own, 2 * self._calls + more)
-        return pack(head, numbers, arrays, least=HEADER + self._along, on_device=self.on_device)
+        return Letter(head, numbers, arrays, HEADER + self._along, self.on_device)
+
+    def _sent_off(self, letter: Letter, count: int, patience: float) -> tuple[Any, Any, Arriving]:
+        """Send a header and what goes along; return where those of all come, what tells of it, and ``count`` bytes."""
+        along = HEADER + self._along
+        if (boxes := self._mailboxes(patience)) is not None and boxes.takes(along):
+            self.sent += along
+            rows, coming = boxes.post(letter, along, count)
+            return rows, None, coming
+        rows, work = self._started(letter.packed[:along], patience)
+        return rows, work, self._arriving(work, rows, count)
+
+    def _mailboxes(self, patience: float) -> Mailboxes | None:
+        """Return by what short messages go if not by the process group; all ranks ask at their first message."""
+        if self._asked or not self.on_device or self.size == 1:
+            return self._boxes
+        self._asked, amid, self._amid = True, self._amid, True
+        self._boxes = opened(self.rank, self.size, lambda own: self._shown(own, patience))
+        self._amid = amid
+        return self._boxes
+
+    def _shown(self, own: Array, patience: float) -> Array:
+        """Return bytes of all ranks on the host, (ranks, n)."""
+        import torch
+
+        packed = torch.from_numpy(own)
+        return self._gathered(packed.cuda() if self.on_device else packed, patience, len(own))[1]
 
     def _digest(self, numbers: Array, arrays: Sequence[Array]) -> int:
         """Return what is the same on ranks that do the same."""
@@ -188,13 +207,15 @@ class Exchange(Gathering):
 
         return torch.cat([first, rest], dim=1)
 
-    def _heads(self, packed: Any, patience: float | None = None, *, seen: int = 0) -> tuple[Array, Any]:
+    def _heads(self, letter: Letter, patience: float | None = None, *, seen: int = 0) -> tuple[Array, Any]:
         """Exchange headers and what goes along with them; return all of it, and before that what the host sees of it.
 
         The host sees the header, and ``seen`` bytes after it if they go along, (ranks, bytes).
         """
         count = HEADER + (seen if seen <= self._along else 0)
-        rows, told = self._gathered(packed[: HEADER + self._along], patience, seen=count)
+        patience = self.timeout if patience is None else patience
+        rows, work, coming = self._sent_off(letter, count, patience)
+        told = self._seen(work, coming, patience)
         self._counted(told)
         return told, rows
 
@@ -232,16 +253,13 @@ class Exchange(Gathering):
         They come to it, however late: they have said so.
         """
         if (_numbers_of(seen)[:, _CALL] & 1).any() and not self._open:
-            self._heads(self._packed(FAILED, np.empty(0), ()))
+            self._heads(self._written(FAILED, np.empty(0), ()))
         self._open.clear()
 
     def _texts(self, text: str, patience: float | None = None) -> list[str]:
         """Exchange a text of every rank."""
-        import torch
-
-        packed = torch.from_numpy(_encoded(text))
         with one_stream(self.on_device):
-            found = self._gathered(packed.cuda() if self.on_device else packed, patience, len(packed))[1]
+            found = self._shown(_encoded(text), self.timeout if patience is None else patience)
         return [_decoded(row) for row in found]
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from recsolve.base.arrays import Array
 from recsolve.distributed.alarm import Alarm
+from recsolve.distributed.mailboxes import Mailboxes
 from recsolve.distributed.messages import Arriving, arriving
 
 _LOOK = 0.25  # seconds between two looks at the store
@@ -81,6 +82,7 @@ class Gathering:
         self._lost = False  # whether no more messages can be exchanged
         self._alarm = Alarm(group, self.rank, self.size)
         self._options: dict[float, Any] = {}  # of an exchange, by how long it may take
+        self._boxes: Mailboxes | None = None  # by which short messages go, once ranks have agreed on it
 
     def _gathered(self, packed: Any, patience: float | None = None, seen: int = 0) -> tuple[Any, Array]:
         """Return the bytes of all ranks, (ranks, bytes), and the first ones of each as the host sees them.
@@ -154,7 +156,7 @@ class Gathering:
 
     def _missing(self, seen: str) -> RankError:
         """Return what is said of ranks that have not come: why they failed, or that they do not answer an alarm."""
-        self._lost = True
+        self._lose()
         try:
             self._alarm.sound(self._said)
             answers = self._alarm.answers(self.grace)
@@ -176,6 +178,12 @@ class Gathering:
         how, why = ("did not come", ": ended, stuck, or doing something else") if missing else ("came too late", "")
         ranks = ranks_in_words(named)
         return RankError(f"{self._doing}: {ranks} {how} to message {self.messages} ({seen}){why}", named)
+
+    def _lose(self) -> None:
+        """Exchange no more messages, nor let the device wait for any."""
+        self._lost = True
+        if self._boxes is not None:
+            self._boxes.give_up()
 
     def _first_of_all(self) -> tuple[int, ...]:
         """Return which rank of the group is rank 0 of all processes, if one is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from threading import get_ident
 from typing import Any, ClassVar, NamedTuple, TypeAlias
@@ -33,6 +33,11 @@ class Layout(NamedTuple):
     arrays: tuple[tuple[np.dtype[Any], tuple[int, ...], int, int], ...]  # dtype, shape, place and bytes of each
     length: int
 
+    @property
+    def parts(self) -> tuple[list[int], list[int]]:
+        """Where arrays lie, and how many bytes each has."""
+        return [place for *_, place, _ in self.arrays], [nbytes for *_, nbytes in self.arrays]
+
 
 def layout_of(numbers: Array, arrays: Sequence[Array]) -> Layout:
     """Return the layout of messages of such numbers and arrays."""
@@ -49,8 +54,8 @@ def _layout(numbers: int, arrays: tuple[tuple[np.dtype[Any], tuple[int, ...]], .
     return Layout(numbers, tuple(found), place)
 
 
-def pack(head: Sequence[int], numbers: Array, arrays: Sequence[Array], *, least: int, on_device: bool) -> Any:
-    """Return a message as a tensor of bytes.
+class Letter:
+    """A message of this rank, before it is sent.
 
     Parameters
     ----------
@@ -62,20 +67,40 @@ def pack(head: Sequence[int], numbers: Array, arrays: Sequence[Array], *, least:
     on_device : bool
         Whether bytes are sent from a GPU, for which the host does not wait.
     """
-    import torch
 
-    layout = layout_of(numbers, arrays)
-    size = max(layout.length, least)
-    if on_device:
-        return Pinned.here().packed(head, numbers, arrays, layout, size)
-    packed = torch.zeros(size, dtype=torch.uint8)
-    host: Array = packed.numpy()
-    host[: 8 * len(head)].view(np.int64)[:] = head
-    host[HEADER : HEADER + numbers.nbytes] = numbers.view(np.uint8)
-    for x, (dtype, shape, place, nbytes) in zip(arrays, layout.arrays, strict=True):
-        if nbytes:
-            host[place : place + nbytes].view(dtype).reshape(shape)[...] = to_host(x)
-    return packed
+    def __init__(
+        self, head: Sequence[int], numbers: Array, arrays: Sequence[Array], least: int = HEADER, on_device: bool = True
+    ):
+        self.head, self.numbers, self.arrays, self.on_device = head, numbers, arrays, on_device
+        self.layout = layout_of(numbers, arrays)
+        self.size = max(self.layout.length, least)
+
+    @property
+    def words(self) -> list[int]:
+        """What the host tells, in words of 64 bits."""
+        rest = HEADER // 8 - len(self.head)
+        return [*self.head, *(0,) * rest, *self.numbers.view(np.int64).tolist()]
+
+    @property
+    def plain(self) -> list[Array]:
+        """The arrays, as they lie on the device without gaps."""
+        return [x if _plain(x) else _made_plain(x) for x in self.arrays]
+
+    @cached_property
+    def packed(self) -> Any:
+        """The message as a tensor of bytes."""
+        import torch
+
+        if self.on_device:
+            return Pinned.here().packed(self)
+        packed = torch.zeros(self.size, dtype=torch.uint8)
+        host: Array = packed.numpy()
+        host[: 8 * len(self.head)].view(np.int64)[:] = self.head
+        host[HEADER : HEADER + self.numbers.nbytes] = self.numbers.view(np.uint8)
+        for x, (dtype, shape, place, nbytes) in zip(self.arrays, self.layout.arrays, strict=True):
+            if nbytes:
+                host[place : place + nbytes].view(dtype).reshape(shape)[...] = to_host(x)
+        return packed
 
 
 def unpack(rows: Any, told: Array, numbers: Array, arrays: Sequence[Array]) -> tuple[Array, list[Array]]:
@@ -153,8 +178,9 @@ class Pinned:
     _KNOWN: ClassVar[dict[tuple[int, int], Pinned]] = {}  # by device and thread
 
     def __init__(self) -> None:
-        self._rooms: list[tuple[Array, Any]] = []  # that nothing is under way to, with an event each
+        self._rooms: list[Array] = []  # that nothing is under way to
         self._made: list[Array] = []  # all of them, kept: a message that was given up may still come
+        self._events: list[Any] = []
         self._packings: dict[Layout, Packing] = {}
 
     @classmethod
@@ -167,25 +193,28 @@ class Pinned:
             cls._KNOWN[key] = cls()
         return cls._KNOWN[key]
 
-    def _room(self, size: int) -> tuple[Array, Any]:
-        import cupy
+    def take(self, size: int) -> Array:
+        """Return so many bytes or more, which are the caller's until they are given back."""
         import cupyx
 
-        room, event = self._rooms.pop() if self._rooms else (None, cupy.cuda.Event(disable_timing=True))
+        room = self._rooms.pop() if self._rooms else None
         if room is None or len(room) < size:
             room = cupyx.empty_pinned((max(2 * size, _LEAST),), np.uint8)
             self._made.append(room)
-        return room, event
+        return room
 
-    def packed(self, head: Sequence[int], numbers: Array, arrays: Sequence[Array], layout: Layout, size: int) -> Any:
+    def back(self, room: Array) -> None:
+        """Take bytes to which nothing is under way."""
+        self._rooms.append(room)
+
+    def packed(self, letter: Letter) -> Any:
         """Return a message as bytes of the device: one launch."""
         import torch
 
-        packing = self._packings.get(layout) or self._packing(layout)
-        packing.words[: len(head)] = head
-        packing.words[HEADER // 8 :] = numbers.view(np.int64)
-        packed = torch.empty(size, dtype=torch.uint8, device="cuda")
-        packing(packed.data_ptr(), [x if _plain(x) else _made_plain(x) for x in arrays])
+        packing = self._packings.get(letter.layout) or self._packing(letter.layout)
+        packing.words[:] = letter.words
+        packed = torch.empty(letter.size, dtype=torch.uint8, device="cuda")
+        packing(packed.data_ptr(), letter.plain)
         return packed
 
     def _packing(self, layout: Layout) -> Packing:
@@ -193,18 +222,17 @@ class Pinned:
 
         if len(self._packings) >= _LAYOUTS:
             self._packings.clear()
-        places, sizes = [place for *_, place, _ in layout.arrays], [nbytes for *_, nbytes in layout.arrays]
         with on(cupy.empty(0, np.uint8), None) as machine:
-            found = self._packings[layout] = Packing(HEADER // 8 + layout.numbers, places, sizes, machine)
+            found = self._packings[layout] = Packing(HEADER // 8 + layout.numbers, *layout.parts, machine)
         return found
 
-    def arriving(self, rows: Any, count: int) -> tuple[Callable[[], bool], Callable[[], Array]]:
+    def arriving(self, rows: Any, count: int) -> Arriving:
         """Ask for the first bytes of the messages of all ranks."""
         import cupy
 
         size = len(rows) * count
-        room, event = self._room(size)
-        stream = cupy.cuda.get_current_stream()
+        room, stream = self.take(size), cupy.cuda.get_current_stream()
+        event = self._events.pop() if self._events else cupy.cuda.Event(disable_timing=True)
         if size:
             where, begins = room.ctypes.data, rows.data_ptr()
             cupy.cuda.runtime.memcpy2DAsync(
@@ -214,7 +242,8 @@ class Pinned:
 
         def told() -> Array:
             found = room[:size].reshape(len(rows), count).copy()
-            self._rooms.append((room, event))
+            self.back(room)
+            self._events.append(event)
             return found
 
         return lambda: bool(event.done), told

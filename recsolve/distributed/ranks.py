@@ -129,7 +129,7 @@ class Ranks(Exchange):
             else:
                 self._settle()
                 patience = self.timeout if self._more else self.grace  # all have said that they come, or perhaps not
-                self._complete(self._heads(self._packed(FAILED, np.empty(0), ()), patience)[0])
+                self._complete(self._heads(self._written(FAILED, np.empty(0), ()), patience)[0])
                 self._texts(self._said, self.grace)
         except RankError as other:  # they do not, or not yet
             error.add_note(str(other))
@@ -145,7 +145,7 @@ class Ranks(Exchange):
 
     def _give_up(self) -> None:
         """Exchange no more messages, and leave word why."""
-        self._lost = True
+        self._lose()
         with suppress(Exception):  # the store may be gone with its process
             self._alarm.sound(self._said)
 

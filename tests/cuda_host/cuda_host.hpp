@@ -103,6 +103,12 @@ inline void publish(unsigned long long* word, unsigned long long value) {
 #endif
     __atomic_store_n(word, value, __ATOMIC_RELAXED);
 }
+inline unsigned long long observe_afar(const unsigned long long* word) {
+    return __atomic_load_n(word, __ATOMIC_ACQUIRE);
+}
+inline void publish_afar(unsigned long long* word, unsigned long long value) {
+    __atomic_store_n(word, value, __ATOMIC_RELEASE);
+}
 inline void pause() {
     emulated::pause();
 }

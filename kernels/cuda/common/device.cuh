@@ -36,6 +36,17 @@ __device__ inline void publish(unsigned long long* word, unsigned long long valu
     asm volatile("st.relaxed.gpu.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
 }
 
+// The same between devices, and between a device and its host: what was written before a word was published is visible to
+// those who see the word, and to those who meet them at a barrier.
+__device__ inline unsigned long long observe_afar(const unsigned long long* word) {
+    unsigned long long value;
+    asm volatile("ld.acquire.sys.global.u64 %0, [%1];" : "=l"(value) : "l"(word) : "memory");
+    return value;
+}
+__device__ inline void publish_afar(unsigned long long* word, unsigned long long value) {
+    asm volatile("fence.acq_rel.sys;\n\tst.release.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+
 // Lets other warps run while this one waits for a flag.
 __device__ inline void pause() {
     __nanosleep(32);
