@@ -66,10 +66,10 @@ class Mailboxes:
         room = pinned.take(size * (8 + count))
         seen = room[: 8 * size].view(np.int64)
         seen[:] = 0
-        self._number += 1
-        came, told = [self._number] * size, room[8 * size : size * (8 + count)].reshape(size, count)
-        at = room.ctypes.data
-        self._send(letter, rows.data_ptr(), nbytes, at + 8 * size, count, at)
+        number, at = self._number + 1, room.ctypes.data
+        came, told = [number] * size, room[8 * size : size * (8 + count)].reshape(size, count)
+        self._send(letter, number, rows.data_ptr(), nbytes, at + 8 * size, count, at)
+        self._number = number  # of one that failed before it was launched the others have not seen anything
 
         def read() -> Array:
             found = told.copy()
@@ -78,18 +78,18 @@ class Mailboxes:
 
         return rows, (lambda: seen.tolist() == came, read)
 
-    def _send(self, letter: Letter, *where: int) -> None:
+    def _send(self, letter: Letter, number: int, *where: int) -> None:
         """Launch what exchanges a message; of one with more parts than a launch takes, what has been packed before."""
         layout, words = letter.layout, letter.words
         if len(words) <= WORDS and len(layout.arrays) <= SLOTS and self.takes(layout.length):
             post = self._posts.get(layout) or self._post(layout, len(words), *layout.parts)
             post.words[:] = words
             plain = letter.plain
-            post(self._number, [address(x) for x in plain], *where)
+            post(number, [address(x) for x in plain], *where)
         else:
             row = where[1]
             post = self._posts.get(row) or self._post(row, 0, [0], [row])
-            post(self._number, [letter.packed.data_ptr()], *where)
+            post(number, [letter.packed.data_ptr()], *where)
 
     def _post(self, key: Any, words: int, places: list[int], sizes: list[int]) -> Post:
         import cupy

@@ -24,7 +24,9 @@ from recsolve.studies.bench.cost import Link
 
 _LONGEST = timedelta(hours=1)  # that ranks wait while rank 0 computes alone
 _SIZES = (1, 4, 16, 64)  # megabytes that a rank holds after an all-gather
-_WARM = 2  # turns that do not count: what they compile and measure is known then
+# Turns that do not count, for what they compile, measure and remember, and until an interpreter has made its code fast:
+# at least, at most, at most for each that counts, and seconds that more than the least of them take.
+_WARM, _WARMEST, _WARM_BY, _WARMING = 2, 25, 5, 0.25
 _ONCE = 20  # messages that are timed
 
 
@@ -74,11 +76,17 @@ class World:
 
         That of all is the time until the last of them ends.
         """
-        times = np.zeros((1 + len(alone), repeats))
-        for turn in range(_WARM + repeats):
+
+        def turn() -> list[float]:
             first = [0.0 if run is None else self._seconds(run) for run in alone]
             self.wait(group)
-            times[:, turn % repeats] = *first, self._seconds(together)
+            return [*first, self._seconds(together)]
+
+        last = [turn() for _ in range(_WARM)][-1]
+        enough = int(_WARMING / max(sum(last), 1e-9))
+        for _ in range(min(_WARMEST, _WARM_BY * repeats, *self.told(group, enough)) - _WARM):
+            turn()
+        times = np.array([turn() for _ in range(repeats)]).T
         return np.max(self.told(group, times), axis=0)  # type: ignore[no-any-return]
 
     def _seconds(self, run: Callable[[], Any]) -> float:
