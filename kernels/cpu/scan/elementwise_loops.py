@@ -275,10 +275,9 @@ def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Arra
                         Q_row[i] = _constant(g.kind, e[p + i * g.e_l], f[q + i * g.f_l], initial[own])
                         seen[block + i * g.time_l // g.steps, own] = True
             p, q = p + g.e_t, q + g.f_t
-        if g.time_l:
-            P[block : block + n, lane], Q[block : block + n, lane] = P_row, Q_row
-        else:
-            P[block, lane : lane + n], Q[block, lane : lane + n] = P_row, Q_row
+        for i in range(n):
+            to = (block + i, lane) if g.time_l else (block, lane + i)
+            P[to], Q[to] = P_row[i], Q_row[i]
 
 
 @compiled
