@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.kernels.cpu.jit.decorators import compiled, inlined
+from recsolve.kernels.cpu.jit.decorators import called, compiled, inlined
 from recsolve.kernels.cpu.scan.elementwise_loops import LANE, START, TIME, E, F, Geometry, Y, any_cut, cut_at
 
 
@@ -93,7 +93,7 @@ def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array,
             states, after = after, states
 
 
-@compiled
+@called
 def _cut(f: Array, q: int, n: int, after: Array, s: int, row: Array, resets: Array, lane: int, time: int,
          g: Geometry) -> None:  # fmt: skip
     """Select f in the components that are cut from their past."""
