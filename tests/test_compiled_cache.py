@@ -328,7 +328,7 @@ def copied_slices(function):
 
 
 def test_loops_copy_element_by_element():
-    """For `x[:] = y` Numba compiles a message about shapes, and for that strings: this takes longer than many a loop."""
+    """For `x[:] = y` Numba compiles a message about shapes and, for it, strings: this takes longer than many loops."""
     decorators = {"compiled", "inlined", "called", "reordered"}
     seen = 0
     for path in (ROOT / "kernels").rglob("*.py"):
