@@ -110,6 +110,12 @@ def crowd(monkeypatch):
 
 
 @pytest.fixture
+def compile_nothing(monkeypatch):
+    """Compute by NumPy, here and in what ranks of the pool are asked."""
+    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
+
+
+@pytest.fixture
 def run(tmp_path, monkeypatch):
     """Return a function that runs the command line in an empty folder."""
     from typer.testing import CliRunner
