@@ -1,5 +1,6 @@
 """Hypothesis without deadlines and with fixed seeds, for the gate to answer the same twice; large tests in samples."""
 
+import gc
 import os
 import threading
 from functools import cache
@@ -24,6 +25,17 @@ for profile, examples in (("gate", 12), ("slow", 50)):
         suppress_health_check=[HealthCheck.too_slow],
     )
 settings.load_profile("slow" if SLOW else "gate")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Keep the modules and tests that are found out of garbage collection, which would go through all of them again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(config, items):
@@ -95,6 +107,12 @@ def crowd(monkeypatch):
     yield seen
     if pool.cache_info().currsize:
         pool().shutdown()
+
+
+@pytest.fixture
+def compile_nothing(monkeypatch):
+    """Compute by NumPy, here and in what ranks of the pool are asked."""
+    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Compiled code on disk: found again, never believed when it is damaged, and never in the way."""
 
+import ast
 import errno
 import logging
 import os
@@ -313,6 +314,29 @@ def test_one_module_imports_numba():
     files = [path for name in ("recsolve", "solvers", "kernels", "studies") for path in (ROOT / name).rglob("*.py")]
     imports = re.compile(r"^\s*(from|import) (numba|llvmlite)\b", re.MULTILINE)
     assert {path.name for path in files if imports.search(path.read_text(encoding="utf-8"))} == {"decorators.py"}
+
+
+def copied_slices(function):
+    """Return the lines of a function that assign to a slice something other than a number."""
+    for node in ast.walk(function):
+        if isinstance(node, ast.Assign):
+            sides = [side.elts if isinstance(side, ast.Tuple) else [side] for side in (*node.targets, node.value)]
+            for to, what in zip(*sides, strict=False):  # of other lengths where a tuple is unpacked
+                parts = ast.walk(to.slice) if isinstance(to, ast.Subscript) else ()
+                if any(isinstance(part, ast.Slice) for part in parts) and not isinstance(what, ast.Constant):
+                    yield node.lineno
+
+
+def test_loops_copy_element_by_element():
+    """For `x[:] = y` Numba compiles a message about shapes and, for it, strings: this takes longer than many loops."""
+    decorators = {"compiled", "inlined", "called", "reordered"}
+    seen = 0
+    for path in (ROOT / "kernels").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef) and decorators & {getattr(d, "id", "") for d in node.decorator_list}:
+                seen += 1
+                assert not [*copied_slices(node)], (path, node.name)
+    assert seen > 50
 
 
 def test_walks_of_all_cells_call_one_module_of_products_which_is_part_of_their_names_on_disk():

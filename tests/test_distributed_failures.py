@@ -25,11 +25,7 @@ pytest.importorskip("torch")
 SIZE = 3
 FAULTY = 1  # the rank
 T, UNITS = 7, 2
-
-
-@pytest.fixture(autouse=True)
-def _compile_nothing(monkeypatch):
-    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
+pytestmark = pytest.mark.usefixtures("compile_nothing")
 
 
 # The public calls, of which a rank may change arguments, and in the middle of which `within` is called ----------------

@@ -13,11 +13,7 @@ import recsolve as rs
 pytest.importorskip("torch")
 
 U = np.random.default_rng(0).standard_normal((9, 2))
-
-
-@pytest.fixture(autouse=True)
-def _compile_nothing(monkeypatch):
-    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
+pytestmark = pytest.mark.usefixtures("compile_nothing")
 
 
 def shared(group=None, **how):

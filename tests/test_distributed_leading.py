@@ -28,11 +28,7 @@ from recsolve.jacobians import Diagonal, Jacobian, Scalar
 from recsolve.kernels.monoids import MONOIDS
 
 T, EVENLY = 6000, {2: (3000, 3000), 3: (1500, 2001, 2499), 4: (1500,) * 4}
-
-
-@pytest.fixture(autouse=True)
-def _compile_nothing(monkeypatch):
-    monkeypatch.setenv("RECSOLVE_BACKEND", "numpy")
+pytestmark = pytest.mark.usefixtures("compile_nothing")
 
 
 # Ranks that are threads -------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.kernels.cpu.jit.decorators import compiled, inlined
+from recsolve.kernels.cpu.jit.decorators import called, compiled, inlined
 from recsolve.kernels.cpu.scan.elementwise_loops import LANE, START, TIME, E, F, Geometry, Y, any_cut, cut_at
 
 
@@ -93,7 +93,7 @@ def walk(e: Array, f: Array, y: Array, start: Array, initial: Array, row: Array,
             states, after = after, states
 
 
-@compiled
+@called
 def _cut(f: Array, q: int, n: int, after: Array, s: int, row: Array, resets: Array, lane: int, time: int,
          g: Geometry) -> None:  # fmt: skip
     """Select f in the components that are cut from their past."""
@@ -161,20 +161,22 @@ def carry(e: Array, f: Array, P: Array, Q: Array, seen: Array, start: Array, whe
                     after[i] += P[j, i, m, lane] * x[m]
                 after[i] += Q[j, i, lane]
             if seen[j, lane]:
-                after[:] = Q[j, :, lane]
+                for i in range(k):
+                    after[i] = Q[j, i, lane]
             elif np.isfinite(x).all() and not np.isfinite(after).all():
-                after[:] = x
+                for i in range(k):
+                    after[i] = x[i]
                 p, q = where[lane, E] + j * g.e_l, where[lane, F] + j * g.f_l
                 for _ in range(g.steps):
-                    before[:] = after
+                    before, after = after, before
                     for i in range(k):
                         after[i] = e[p + i * g.e_row] * before[0]
                         for m in range(1, k):
                             after[i] += e[p + i * g.e_row + m * g.e_column] * before[m]
                         after[i] += f[q + i * g.f_row]
                     p, q = p + g.e_t, q + g.f_t
-            x[:] = after
             for i in range(k):
+                x[i] = after[i]
                 start[((j + 1) * k + i) * g.lanes + lane] = x[i]
 
 

@@ -134,7 +134,8 @@ def walk(e: Array, f: Array, y: Array, start: Array, row: Array, resets: Array, 
     x, z = np.empty(g.bundle * n, y.dtype), np.empty(g.bundle * n, y.dtype)
     for task in range(first, last):
         begin, end = task * g.bundle, min((task + 1) * g.bundle, g.lanes)
-        x[: (end - begin) * n] = start[begin * n : end * n]
+        for i in range((end - begin) * n):
+            x[i] = start[begin * n + i]
         for t in range(g.steps):
             cold = g.cold != 0 and t == 0
             cut = cold or (g.has_resets and row[t] >= 0)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from recsolve.base.arrays import Array
-from recsolve.kernels.cpu.jit.decorators import compiled
+from recsolve.kernels.cpu.jit.decorators import called, compiled
 
 AFFINE, CLAMP = 0, 1  # y = e y + f, and y = max(min(e, y), f)
 
@@ -49,7 +49,7 @@ class Geometry(NamedTuple):
 E, F, Y, START, LANE, TIME = range(6)
 
 
-@compiled
+@called
 def act(kind: int, e: float, f: float, x: float) -> float:
     """Return one step; minima and maxima in the forms that pass NaN on."""
     if kind == AFFINE:
@@ -58,7 +58,7 @@ def act(kind: int, e: float, f: float, x: float) -> float:
     return low if low > f or low != low else f
 
 
-@compiled
+@called
 def _through(kind: int, e: float, P: float) -> float:
     """Return the first parameter of a composed map after one more step."""
     if kind == AFFINE:
@@ -66,7 +66,7 @@ def _through(kind: int, e: float, P: float) -> float:
     return e if e < P or e != e else P
 
 
-@compiled
+@called
 def _step(kind: int, e: Array, p: int, f: Array, q: int, x: Array, s: int, y: Array, r: int, n: int) -> None:
     """Step n contiguous states and copy them to ``y``.
 
@@ -85,7 +85,7 @@ def _step(kind: int, e: Array, p: int, f: Array, q: int, x: Array, s: int, y: Ar
             y[np.uint64(r + i)] = value
 
 
-@compiled
+@called
 def _step_strided(e: Array, p: int, f: Array, q: int, x: Array, y: Array, r: int, g: Geometry) -> None:
     """Step a row that is strided in e, f or y."""
     for i in range(len(x)):
@@ -94,7 +94,7 @@ def _step_strided(e: Array, p: int, f: Array, q: int, x: Array, y: Array, r: int
         y[np.uint64(r + i * g.y_l)] = x[i]
 
 
-@compiled
+@called
 def _compose(e: Array, p: int, f: Array, q: int, P: Array, Q: Array, g: Geometry) -> None:
     """Put one more step after the maps x -> act(P, Q, x)."""
     for i in range(len(P)):
@@ -103,7 +103,7 @@ def _compose(e: Array, p: int, f: Array, q: int, P: Array, Q: Array, g: Geometry
         Q[i] = act(g.kind, u, v, Q[i])
 
 
-@compiled
+@called
 def _compose_row(kind: int, e: Array, p: int, f: Array, q: int, P: Array, Q: Array) -> None:
     """Do the same with contiguous lanes."""
     if kind == AFFINE:
@@ -118,14 +118,14 @@ def _compose_row(kind: int, e: Array, p: int, f: Array, q: int, P: Array, Q: Arr
             Q[i] = act(CLAMP, u, f[np.uint64(q + i)], Q[i])
 
 
-@compiled
+@called
 def gather(base: Array, origin: int, stride: int, row: Array) -> None:
     """Copy a strided row to a buffer."""
     for i in range(len(row)):
         row[i] = base[np.uint64(origin + i * stride)]
 
 
-@compiled
+@called
 def cut_at(t: int, lane: int, lanes: int, row: Array, resets: Array, cold: int, has_resets: int) -> bool:
     """Return whether a lane is cut from its past at time ``t``; row[t] says which row of ``resets`` does so, or -1."""
     if cold and t == 0:
@@ -133,7 +133,7 @@ def cut_at(t: int, lane: int, lanes: int, row: Array, resets: Array, cold: int, 
     return bool(has_resets and row[t] >= 0 and resets[row[t] * lanes + lane])
 
 
-@compiled
+@called
 def any_cut(t: int, stride: int, n: int, row: Array, cold: int, has_resets: int) -> bool:
     """Return whether one of n blocks may be cut, ``stride`` steps apart."""
     if cold and t == 0:
@@ -144,7 +144,7 @@ def any_cut(t: int, stride: int, n: int, row: Array, cold: int, has_resets: int)
     return False
 
 
-@compiled
+@called
 def _step_four(e: Array, p: int, f: Array, q: int, x: Array, y: Array, r: int, g: Geometry, steps: int) -> None:
     """Step four lanes through time: states in registers, and four chains of operations in flight."""
     a, b, c, d = x[0], x[1], x[2], x[3]
@@ -158,7 +158,7 @@ def _step_four(e: Array, p: int, f: Array, q: int, x: Array, y: Array, r: int, g
         p, q, r = p + g.e_t, q + g.f_t, r + g.y_t
 
 
-@compiled
+@called
 def _compose_four(e: Array, p: int, f: Array, q: int, P: Array, Q: Array, g: Geometry, steps: int) -> None:
     """Compose steps of four lanes as `_step_four` steps them."""
     A, B, C, D = P[0], P[1], P[2], P[3]
@@ -224,7 +224,7 @@ def walk_blocks(e: Array, f: Array, y: Array, start: Array, initial: Array, row:
             p, q, r = p + g.e_t, q + g.f_t, r + g.y_t
 
 
-@compiled
+@called
 def _step_cut(e: Array, p: int, f: Array, q: int, x: Array, y: Array, r: int, initial: Array, row: Array, resets: Array,
               lane: int, time: int, g: Geometry) -> None:  # fmt: skip
     """Step a row of which some lanes may be cut, the first of them ``lane`` at ``time``."""
@@ -237,7 +237,7 @@ def _step_cut(e: Array, p: int, f: Array, q: int, x: Array, y: Array, r: int, in
         y[r + i * g.y_l] = x[i]
 
 
-@compiled
+@called
 def _constant(kind: int, e: float, f: float, initial: float) -> float:
     """Return what a step that is cut from its past gives."""
     return f if kind == AFFINE else act(kind, e, f, initial)
@@ -275,10 +275,9 @@ def summarise(e: Array, f: Array, P: Array, Q: Array, seen: Array, initial: Arra
                         Q_row[i] = _constant(g.kind, e[p + i * g.e_l], f[q + i * g.f_l], initial[own])
                         seen[block + i * g.time_l // g.steps, own] = True
             p, q = p + g.e_t, q + g.f_t
-        if g.time_l:
-            P[block : block + n, lane], Q[block : block + n, lane] = P_row, Q_row
-        else:
-            P[block, lane : lane + n], Q[block, lane : lane + n] = P_row, Q_row
+        for i in range(n):
+            to = (block + i, lane) if g.time_l else (block, lane + i)
+            P[to], Q[to] = P_row[i], Q_row[i]
 
 
 @compiled

@@ -233,7 +233,8 @@ def newton(inputs: Any, y: Array, start: Array, restart: Array, row: Array, rese
             now, sweeps, met = 0, 0, False
             while not met and sweeps <= m + 1:
                 old, new = now * size, (1 - now) * size
-                place[:] = at
+                for a in range(len(by_time)):
+                    place[0, a] = at[0, a]
                 buffer[d : d + row_size] = 0
                 met = True
                 copy(h, old, w, h, new, w, k, n)
