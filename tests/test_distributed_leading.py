@@ -434,8 +434,9 @@ def test_a_rank_expects_what_it_found_in_the_last_call_of_a_kind(device, monkeyp
     forgets, remembers = (A, b), (kept, b)
     other = wide, np.concatenate([b, b], axis=1)
     calls = [
-        (forgets, [True]), (forgets, [True]), (remembers, [True, False]), (remembers, [False]), (forgets, [False, True]),
-        (remembers, [True, False]), (other, [True]), (forgets, [False, True]), (other, [True]),
+        (forgets, [True]), (forgets, [True]), (remembers, [True, False]), (remembers, [False]),
+        (forgets, [False, True]), (remembers, [True, False]), (other, [True]),
+        (forgets, [False, True]), (other, [True]),
     ]  # fmt: skip
     known = {rank: _Rank(_Meeting(size, True), rank) for rank in range(size)}
     for elements, wanted in calls:

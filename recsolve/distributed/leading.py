@@ -133,7 +133,7 @@ def _provable(given: Elements) -> bool:
 
 def _lead(given: Elements) -> _Lead:
     """Return what a rank does first: of one whose first steps seem to forget what comes in, its rows."""
-    if given.timeline.length < MANY * _FIRST or not given.row.size:
+    if given.timeline.length < MANY * _FIRST or 0 in given.like.shape:
         return _leading(given, None)
     shown = _shown(given)
     found, kind = _found_last(given)
