@@ -226,19 +226,19 @@ def _tiny(dtype: np.dtype[Any]) -> float:
 
 
 @cache
-def _places(kernel: str) -> tuple[int, dict[str, int]]:
-    header, name, _ = _KERNELS[kernel]
+def _described(kernel: str, char: str) -> tuple[int, dict[str, int], str, str, int]:
+    """Return the size of what a kernel is given and the places of its fields, the code, its name there, the threads."""
+    header, name, threads = _KERNELS[kernel]
     described = structure(header, name)
-    return described.itemsize // 8, {field: place[1] // 8 for field, place in (described.fields or {}).items()}
+    places = {field: place[1] // 8 for field, place in (described.fields or {}).items()}
+    return described.itemsize // 8, places, headers(header), f"recsolve::{kernel}<{_NUMBERS[char]}>", threads
 
 
 def _launch(
     machine: Machine, kernel: str, dtype: np.dtype[Any], blocks: int, shared: int, given: Mapping[str, Any]
 ) -> None:
-    size, places = _places(kernel)
+    size, places, code, name, threads = _described(kernel, dtype.char)
     p = np.zeros(size, np.int64)
     for field, value in given.items():
         (p.view(np.float64) if isinstance(value, float) else p)[places[field]] = value
-    header, _, threads = _KERNELS[kernel]
-    name = f"recsolve::{kernel}<{_NUMBERS[dtype.char]}>"
-    machine.launch(Launch(headers(header), name, _OPTIONS, blocks, threads, shared, p))
+    machine.launch(Launch(code, name, _OPTIONS, blocks, threads, shared, p))
