@@ -49,8 +49,8 @@ def alike(*rows: Array) -> bool:
 
 def probed(
     A: Array, b: Array, steps: int, least: float, machine: Machine | None = None
-) -> tuple[Array, Array, Callable[[], bool]]:
-    """Return what the first maps A h + b leave of ones at most, and the size of what they sum up from zero.
+) -> tuple[Array, Callable[[], bool]]:
+    """Return what the first maps A h + b leave of ones at most, and the size of what they sum up from zero: (2, ...).
 
     And what tells whether of what comes in, if it is as large as that or as any b, at most ``least`` of that size is
     left. The host waits for this alone.
@@ -77,7 +77,7 @@ def probed(
             "least": least, "tiny": _tiny(b.dtype),
         })  # fmt: skip
         coming = where.coming(forgets, blocks)
-    return found[0], found[1], lambda: bool(coming().all())
+    return found, lambda: bool(coming().all())
 
 
 def folded(

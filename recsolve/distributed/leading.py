@@ -77,32 +77,31 @@ def over_leading_ranks(
     final, own = axis.final, min(axis.place, axis.final)
     sent = axis.ranks.begin([lead.kind], lead.told)
     begin = run if lead.rows is None else partial(mend, lead.rows, _FIRST * (lead.kind == _PROVEN))
-    into: list[Array] = [given.start]  # by rank, as far as known
+    known, comes = 0, given.start  # a rank, and what comes into it
     found: list[Found] = []
     kinds: list[float] = []
     while True:
-        known = len(into) - 1
-        states, holds = _folded(given, sent.arrays, into[-1], range(known, final + 1))
+        states, holds = _folded(given, sent.arrays, comes, range(known, final + 1))
         seen = Soon(holds)
         if axis.ranks.on_device and not kinds:  # it goes on before the host knows whether that counts
             found = ahead(begin, states[own])
         kinds = kinds or axis.in_order(sent.numbers()[:, 0].tolist())
-        kept, proven = np.asarray(seen.read().astype(bool).all(axis=-1))
-        stands = kept, proven, np.ones_like(kept)  # by kind
-        while (at := len(into) - 1) < final and (not axis.ordered[at] or stands[int(kinds[at])][at - known]):
-            into.append(states[at - known + 1])
+        holding: list[list[bool]] = seen.read().all(axis=-1).tolist()  # what composed elements say, and proofs
+        at = known
+        while at < final and (not axis.ordered[at] or kinds[at] == _TRUE or holding[int(kinds[at])][at - known]):
+            at += 1
         if last and at == final:
             axis.ranks.closed()
         if known <= own <= at:
-            if lead.kind == _PROVEN and not proven[own - known]:
-                found = [run(into[own])]
+            if lead.kind == _PROVEN and not holding[_PROVEN][own - known]:
+                found = [run(states[own - known])]
             elif known or not found:
-                found = [begin(into[own])]
+                found = [begin(states[own - known])]
         if at == final:
             return found[0]
-        out = end(found[0], into[at]) if axis.place == at else given.row
+        out = end(found[0], states[at - known]) if axis.place == at else given.row
         ends = axis.ranks.exchange((), [out.astype(given.row.dtype, copy=False)]).arrays[0]
-        into.append(axis.in_order(ends)[at])
+        known, comes = at + 1, axis.in_order(ends)[at]
 
 
 class _Lead(NamedTuple):
@@ -163,7 +162,7 @@ def _leading(given: Elements, shown: _Shown | None) -> _Lead:
     rows = given.run(given.row)
     if given.first:
         return _Lead(_TRUE, replaced(given, rows[-1]), rows)
-    return _Lead(_PROVEN, replaced(given, rows[-1], (shown.left, shown.size)), rows)
+    return _Lead(_PROVEN, replaced(given, rows[-1], [*shown.told]), rows)
 
 
 class _Shown(NamedTuple):
@@ -171,7 +170,7 @@ class _Shown(NamedTuple):
 
     Attributes
     ----------
-    left, size : array
+    told : sequence of array
         What they leave of ones at most, and the size of what they sum up.
     forgets : callable
         Returns whether of what comes in, if it is as large as that size, or as any vector, next to nothing is left
@@ -180,8 +179,7 @@ class _Shown(NamedTuple):
         Whether a device has to be waited for to know.
     """
 
-    left: Array
-    size: Array
+    told: Sequence[Array] | Array
     forgets: Callable[[], bool]
     waits: bool
 
@@ -200,7 +198,7 @@ def _shown(given: Elements) -> _Shown:
     left = scan(affine, left, initial=xp.ones_like(data[0]), reset=reset)[-1]
     bound = element_of((A, b), [left, size])[0]
     flag = Soon(((size > 0) & _negligible(bound, xp.maximum(size, sizes.max(axis=0)), size)).all())
-    return _Shown(left.astype(A.data.dtype), size.astype(b.dtype), lambda: bool(flag.read()), flag.waits)
+    return _Shown([left.astype(A.data.dtype), size.astype(b.dtype)], lambda: bool(flag.read()), flag.waits)
 
 
 def _mended(given: Elements, rows: Array, count: int, state: Array) -> Array:
