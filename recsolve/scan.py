@@ -183,7 +183,7 @@ def _alike(op: Monoid, elements: Any, initial: Any, axis: int) -> tuple[tuple[Ar
     None where it takes a closer look.
     """
     first = elements[0] if elements else None
-    if axis != 0 or isinstance(first, Jacobian) or not getattr(first, "ndim", 0):
+    if axis != 0 or not getattr(first, "ndim", 0) or isinstance(first, Jacobian):
         return None
     kind, dtype, own = kind_of(first), first.dtype, type(first)
     for e in elements if initial is None or type(initial) in (int, float) else (*elements, initial):
@@ -191,6 +191,8 @@ def _alike(op: Monoid, elements: Any, initial: Any, axis: int) -> tuple[tuple[Ar
             return None
         if not e.ndim and e is not initial:
             return None
+    if own is np.ndarray and dtype in op.dtypes and dtype.kind != "O":
+        return tuple(elements), kind, 0, False
     native = tuple([to_native(e, f"elements[{i}]", op.dtypes) for i, e in enumerate(elements)])
     return None if native[0].dtype.kind == "O" else (native, kind, 0, False)
 
