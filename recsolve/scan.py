@@ -182,8 +182,10 @@ def _alike(op: Monoid, elements: Any, initial: Any, axis: int) -> tuple[tuple[Ar
 
     None where it takes a closer look.
     """
-    first = elements[0] if elements else None
-    if axis != 0 or not getattr(first, "ndim", 0) or isinstance(first, Jacobian):
+    if axis != 0 or not elements:
+        return None
+    first = elements[0]
+    if not getattr(first, "ndim", 0) or isinstance(first, Jacobian):
         return None
     kind, dtype, own = kind_of(first), first.dtype, type(first)
     for e in elements if initial is None or type(initial) in (int, float) else (*elements, initial):

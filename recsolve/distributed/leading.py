@@ -86,7 +86,7 @@ def over_leading_ranks(
         if axis.ranks.on_device and not kinds:  # it goes on before the host knows whether that counts
             found = ahead(begin, states[own])
         kinds = kinds or axis.in_order(sent.numbers()[:, 0].tolist())
-        holding: list[list[bool]] = seen.read().all(axis=-1).tolist()  # what composed elements say, and proofs
+        holding: Any = seen.read().all(axis=-1).tolist()  # by rank, whether what composed elements say, and proofs
         at = known
         while at < final and (not axis.ordered[at] or kinds[at] == _TRUE or holding[int(kinds[at])][at - known]):
             at += 1
