@@ -4,6 +4,7 @@ The reference is the loop. Ranks are threads that take turns, which a device of 
 or a simulated one can serve too, and in a few tests processes.
 """
 
+import gc
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
@@ -55,8 +56,12 @@ class _Rank:
     """What scans need of :class:`recsolve.distributed.ranks.Ranks`: messages as they lie on a device."""
 
     def __init__(self, meeting, rank):
-        self.meeting, self.rank, self.messages, self.over = meeting, rank, 0, False
-        self.on_device = meeting.on_device
+        self.rank = rank
+        self.come(meeting)
+
+    def come(self, meeting):
+        self.meeting, self.on_device, self.messages, self.over = meeting, meeting.on_device, 0, False
+        return self
 
     def begin(self, numbers=(), arrays=(), brought=0):
         assert not self.over
@@ -83,8 +88,11 @@ class _Rank:
         self.over = True
 
 
-def in_threads(case, put=None, backend="numpy"):
-    """Return the whole rows of a case, and how many messages they took on every rank; with ``put`` as on a device."""
+def in_threads(case, put=None, backend="numpy", known=None):
+    """Return the whole rows of a case, and how many messages they took on every rank; with ``put`` as on a device.
+
+    ``known`` are ranks by number, which expect what they have found before.
+    """
     size = len(case.lengths)
     meeting, found, counts, failed = _Meeting(size, put is not None), [None] * size, [0] * size, []
     put = put or (lambda x: x)
@@ -92,7 +100,8 @@ def in_threads(case, put=None, backend="numpy"):
     def run(rank):
         meeting.turn.acquire()
         try:
-            axis = Timeline(_Rank(meeting, rank), case.lengths)
+            own_rank = _Rank(meeting, rank) if known is None else known[rank].come(meeting)
+            axis = Timeline(own_rank, case.lengths)
             own, way = slice(axis.start, axis.stop), slice(None, None, -1 if case.reverse else 1)
             elements = case.op.take(case.op.prepare(tuple([_put(e, put)[own] for e in case.elements])), way)
             initial, mask = case.initial, case.reset
@@ -258,7 +267,7 @@ def test_what_has_underflowed_is_not_taken_for_forgotten():
     axis = Timeline(_Rank(_Meeting(2, False), 1), (0, T))
     for matrix, forgets in ((A, False), (np.where(np.arange(T)[:, None] == 9, 0, A), True)):
         given = Elements(MONOIDS["affine"], (Diagonal(matrix, rs.Layout(units=2)), b), None, None, axis)
-        assert (leading._shown(given) is not None) == forgets
+        assert leading._shown(given).forgets() == forgets
 
 
 def test_no_later_number_changes_a_bit_and_results_are_the_same_again():
@@ -374,7 +383,107 @@ def test_kernels_find_and_prove_the_same(dtype, monkeypatch):
         judged(case, *in_threads(case, put, "cuda"), 2)
 
 
+@pytest.fixture(params=["arrays", "kernels"])
+def device(request, monkeypatch):
+    """How ranks run that have to wait for what their first steps show: of arrays, and of a simulated GPU."""
+    monkeypatch.setattr(leading, "Soon", _There)
+    monkeypatch.setattr(carries, "Soon", _There)
+    if request.param == "arrays":
+        yield {"put": lambda x: x}
+    elif cuda_host.compiler() is None:
+        pytest.skip("needs g++")
+    else:
+        with simulated.gpu() as put:
+            yield {"put": put, "backend": "cuda"}
+
+
+@pytest.mark.parametrize("expected", [False, True])
+def test_what_is_expected_of_a_rank_changes_nothing(device, expected, monkeypatch):
+    rng = np.random.default_rng(3)
+    given = {name: elements for name, elements, _ in hard(rng)}
+    names = ("some remember", "all remember", "large", "NaN", "nothing comes, ever, in one unit")
+    elements = [forgetting(rng), *(given[name] for name in names), forgetting(rng, np.float32, (2,))]
+    for A, b in elements:
+        for reverse in (False, True):
+            case = Case("affine", (A, b), (3000, 7, 2993, 0) if reverse else (1500,) * 4, b[9], reverse=reverse)
+            with monkeypatch.context() as patch:
+                patch.setattr(leading, "_found_last", lambda given: ({}, None))
+                wanted, count = in_threads(case, **device)
+                patch.setattr(leading, "_found_last", lambda given: ({None: expected}, None))
+                found, again = in_threads(case, **device)
+            np.testing.assert_array_equal(found, wanted)
+            assert again == count
+
+
+def test_a_rank_expects_what_it_found_in_the_last_call_of_a_kind(device, monkeypatch):
+    """What is done for the message of a rank: once where it finds that, twice where it does not."""
+    size, done, begun = 2, [], leading._leading
+
+    def leads(given, shown):
+        done.append((given.timeline.ranks.rank, shown is not None))
+        return begun(given, shown)
+
+    monkeypatch.setattr(leading, "_leading", leads)
+    rng = np.random.default_rng(4)
+    A, b = forgetting(rng)
+    kept, wide = np.where(np.arange(2) == 1, 0.9999, A), np.concatenate([A, A], axis=1)
+    forgets, remembers = (A, b), (kept, b)
+    other = wide, np.concatenate([b, b], axis=1)
+    calls = [
+        (forgets, [True]), (forgets, [True]), (remembers, [True, False]), (remembers, [False]),
+        (forgets, [False, True]), (remembers, [True, False]), (other, [True]),
+        (forgets, [False, True]), (other, [True]),
+    ]  # fmt: skip
+    known = {rank: _Rank(_Meeting(size, True), rank) for rank in range(size)}
+    for elements, wanted in calls:
+        case = Case("affine", elements, EVENLY[size], elements[1][0])
+        single = in_threads(case, **device)
+        done.clear()
+        y, count = in_threads(case, **device, known=known)
+        for rank in range(size):
+            assert [forgot for own, forgot in done if own == rank] == wanted
+        np.testing.assert_array_equal(y, single[0])
+        judged(case, y, count, 1)
+        assert single[1] == 1
+
+
+def test_what_is_done_in_vain_may_fail(device, monkeypatch):
+    A, b = next(elements for name, elements, _ in hard(np.random.default_rng(0)) if name == "all remember")
+    case = Case("affine", (A, b), (1500,) * 4)
+    wanted = in_threads(case, **device)
+    begun = leading._leading
+
+    def leads(given, shown):
+        if shown is not None:
+            raise MemoryError("no room")
+        return begun(given, shown)
+
+    monkeypatch.setattr(leading, "_leading", leads)
+    monkeypatch.setattr(leading, "_found_last", lambda given: ({None: True}, None))
+    y, count = in_threads(case, **device)
+    np.testing.assert_array_equal(y, wanted[0])
+    assert count == wanted[1] == 1
+    with pytest.raises(MemoryError):
+        in_threads(Case("affine", forgetting(np.random.default_rng(0)), (1500,) * 4), **device)
+
+
+def test_kinds_of_calls_are_forgotten_with_the_ranks_and_do_not_pile_up(monkeypatch):
+    monkeypatch.setattr(leading, "_KINDS", 3)
+    before = len(leading._FOUND)
+    known = {rank: _Rank(_Meeting(2, False), rank) for rank in range(2)}
+    rng = np.random.default_rng(0)
+    for width in range(1, 6):
+        elements = [rng.uniform(0, 0.5, (T, width)), rng.uniform(1, 2, (T, width))]
+        in_threads(Case("affine", tuple(elements), EVENLY[2]), known=known)
+        assert all(len(leading._FOUND[known[rank]]) <= 3 for rank in range(2))
+    del known
+    gc.collect()
+    assert len(leading._FOUND) <= before
+
+
 class _There:
+    waits = True
+
     def __init__(self, x):
         self.x = x
 

@@ -31,6 +31,11 @@ class Counting(cuda_host.Host):
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 
 
+def forgets_by(least, A, b, machine):
+    """Whether all steps forget what comes in."""
+    return probed(A, b, len(b), least, machine)[1]()
+
+
 @needs_compiler
 @pytest.mark.parametrize(("words", "count"), [(4, 0), (7, 3), (45, 60)])
 def test_a_message_holds_the_words_and_every_array_at_its_place(words, count):
@@ -68,23 +73,27 @@ def test_the_first_steps_show_what_they_leave_at_most_and_what_they_sum_up(dtype
     first = (slice(None), *(slice(1) for _ in shape))
     repeated = [np.broadcast_to(x, A.shape) for x in (A[first], A[:1], A[first][:1])]  # over units, times and both
     for matrix, vector in ((A, b), (A[::-1], b[::-1]), *((x, b) for x in repeated)):
-        assert taken(matrix, b[0], repeats=True)
+        assert taken(matrix, b.dtype, shape, repeats=True)
         product = abs(np.prod(matrix.astype(float), axis=0))
         wanted = rs.scan("affine", (abs(matrix), abs(vector)), initial=np.zeros(shape, dtype))[-1]
         share = float((product * np.maximum(abs(vector).max(axis=0), wanted) / wanted).max())
-        left, size = probed(matrix, vector, 1.01 * share, machine)
+        (left, size), forgets = probed(matrix, vector, T, 1.01 * share, machine)
+        assert forgets()
         np.testing.assert_allclose(left, product, rtol=1000 * eps)
         np.testing.assert_allclose(size, wanted, rtol=1000 * eps)
-        assert probed(matrix, vector, 0.99 * share, machine) is None
+        assert not forgets_by(0.99 * share, matrix, vector, machine)
     for place, value in (((0,) * A.ndim, np.nan), ((T - 1, *(n - 1 for n in shape)), np.inf)):
         for given in (A, b):
             other = given.copy()
             other[place] = value
             pair = (other, b) if given is A else (A, other)
-            assert probed(*pair, np.inf, machine) is None
+            assert not forgets_by(np.inf, *pair, machine)
     nothing = b.copy()
     nothing[..., -1] = 0
-    assert probed(A, nothing, 1e30, machine) is None
+    assert not forgets_by(1e30, A, nothing, machine)
+    longer = [np.concatenate([x, np.full_like(x, np.nan)]) for x in (A, b)]  # of which only the first ones count
+    for once, twice in zip(probed(A, b, T, 1.0, machine), probed(*longer, T, 1.0, machine), strict=True):
+        assert once() == twice() if callable(once) else (once == twice).all()
 
 
 @needs_compiler
@@ -99,7 +108,7 @@ def test_the_first_steps_are_taken_once_more_one_after_the_other(dtype, T, shape
     )
     for matrix, vector in ((A, b), (A[::-1], b[::-1]), (once, b)):
         rows = np.full((T + 2, *shape), 7, dtype)
-        mended(rows[1:-1], matrix, vector, comes, cuda_host.Host())
+        mended(rows[1:], matrix, vector, T, comes, cuda_host.Host())
         wanted = [comes]
         for t in range(T):
             wanted.append(matrix[t] * wanted[-1] + vector[t])
@@ -113,10 +122,11 @@ def test_a_product_that_underflows_on_the_way_is_left(dtype):
     A, b, small = np.ones((256, 3), dtype), np.ones((256, 3), dtype), np.finfo(dtype).tiny ** 0.6
     A[10:12], A[200:202], b[:202] = small, 1 / small, 0
     least = float(np.finfo(dtype).eps)
-    assert probed(A, b, least, cuda_host.Host()) is None
+    assert not forgets_by(least, A, b, cuda_host.Host())
     A[100] = 0  # what is left then is what underflow could have taken away at most
     A[200:202] = 1
-    left, _ = probed(A, b, least, cuda_host.Host())
+    (left, _), forgets = probed(A, b, len(b), least, cuda_host.Host())
+    assert forgets()
     assert (left > 0).all()
     assert (left <= 256 * np.finfo(dtype).tiny).all()
 

@@ -1,5 +1,7 @@
 """Scans of every structure and monoid against the loop."""
 
+from importlib import import_module
+
 import gallery
 import monoid_gallery
 import numpy as np
@@ -8,12 +10,13 @@ from hypothesis import given
 from test_structures import KINDS
 
 import recsolve as rs
-from recsolve.jacobians import Block, Diagonal
+from recsolve.jacobians import Block, Diagonal, Jacobian
 from recsolve.kernels import registry
 from recsolve.kernels.affine_scan import affine_scan
 from recsolve.kernels.monoids.monoid import MONOIDS
 from recsolve.kernels.registry import get, register, registered
 
+scans = import_module("recsolve.scan")  # whose name is the function in the package
 LENGTHS = (0, 1, 2, 31, 32, 33, 64, 97, 128, 1009)
 
 
@@ -214,3 +217,50 @@ def test_what_could_be_read_in_two_ways_is_refused():
                 rs.scan(name, (wrong, b))
     with pytest.raises(ValueError, match="wanted an array with an axis of time"):
         rs.scan("affine", (0.5, 1.0))
+
+
+def _given():
+    """Elements and initial states that scans take, or refuse, each in its own way."""
+    import torch
+
+    x, z = np.linspace(0, 0.9, 12).reshape(6, 2), np.ones((6, 2), np.complex64)
+    f, t = x.astype(np.float32), torch.from_numpy(x)
+    masked, text = np.ma.masked_array(x, x > 0.5), np.array(["a"] * 6, object)
+    pairs = [
+        *((x, x), (x[::-1], x), (f, f), (x, f), (x.astype(np.float16),) * 2, (x[:1], x), (x[:, :1], x), (x[:0], x[:0])),
+        *((z, z), (x, z), (z.astype(np.complex128),) * 2, (x, z.astype(np.complex128)), (0.5, x), (x, 0.5), (0.5, 0.5)),
+        *((x[0, 0], x), (x, np.float64(0.5)), (x, np.array(0.5)), (x.astype(int),) * 2, (x > 0.5,) * 2),
+        *((t, t), (t, x), (t, t.float()), (t.bfloat16(),) * 2, (t, t[0, 0]), (t.to("meta"), t), (masked, masked)),
+        *((x.tolist(), x), (text, text), (x.astype(">f8"),) * 2, (Diagonal(x, rs.Layout(units=2)), x), (x, x[:5])),
+        *((x,), (), (x, x, x), [x, x], (x[:, 0], x[:, 0]), (np.stack([x, x], axis=-1), x)),
+    ]
+    for elements in pairs:
+        for initial in (None, 1, 1.0, 1j, x[0], f[0], z[0], t[0], t[0].float(), x[:, 0], [1.0, 2.0], np.float64(1)):
+            for axis in (0, -1):
+                yield elements, initial, axis
+
+
+def test_arrays_alike_are_read_as_all_others_are(monkeypatch):
+    def read(monoid, elements, initial, axis):
+        try:
+            found = scans.read(monoid, elements, initial=initial, reset=None, reverse=False, axis=axis)
+        except Exception as error:
+            return type(error), str(error)
+        arrays = [e.data if isinstance(e, Jacobian) else e for e in found.elements]
+        arrays += [] if found.initial is None else [found.initial]
+        shown = [(type(x), x.dtype, x.shape, x.strides, x.tolist()) for x in arrays]
+        return shown, found.monoid, [type(e) for e in found.elements], found.kind, found.axis, found.alone
+
+    alike, quick = scans._alike, 0
+    for elements, initial, axis in _given():
+        for monoid in ("affine", "clamp", "logsumexp", "addition"):
+            one = elements[:1] if monoid == "addition" else elements
+            found = read(monoid, one, initial, axis)
+            with monkeypatch.context() as patch:
+                patch.setattr(scans, "_alike", lambda *given: None)
+                assert read(monoid, one, initial, axis) == found
+        try:
+            quick += alike(MONOIDS["affine"], elements, initial, axis) is not None
+        except Exception:
+            continue
+    assert quick > 30

@@ -98,6 +98,9 @@ class Machine(Protocol):
     def reader(self, report: Array, dtype: Any = None, count: int | None = None) -> Reader:
         """Return what brings a report to the host, or so many numbers at its beginning, of another dtype perhaps."""
 
+    def coming(self, report: Array, count: int) -> Callable[[], Array]:
+        """Ask for so many int32 at the beginning of a report; return what waits for them, once, but nothing later."""
+
     def brought(self, report: Array, count: int) -> Array:
         """Return so many int32 at the beginning of a report on the host, once all that was launched is done."""
 
@@ -207,16 +210,24 @@ class Cuda:
         kind = report.dtype if dtype is None else np.dtype(dtype)
         return _Pinned(report, kind, report.size if count is None else count)
 
-    def brought(self, report: Array, count: int) -> Array:
-        """Return the numbers, in memory that the device can write to, which is kept for the next call."""
+    def coming(self, report: Array, count: int) -> Callable[[], Array]:
+        """Ask for the numbers, in memory that the device can write to, which is kept for the next call."""
         kept = self._readers[4 * count]
         reader = kept.pop() if kept else _Pinned(report, np.dtype(np.int32), count)
         reader.report = report
         reader.send()
         reader.mark()
-        numbers = reader.read().copy()
-        kept.append(reader)
-        return numbers
+
+        def read() -> Array:
+            numbers = reader.read().copy()
+            kept.append(reader)
+            return numbers
+
+        return read
+
+    def brought(self, report: Array, count: int) -> Array:
+        """Wait for the numbers."""
+        return self.coming(report, count)()
 
 
 class _Captured:

@@ -6,8 +6,9 @@ Affine maps of numbers as :mod:`recsolve.distributed.carries` describes them, an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -32,10 +33,11 @@ _KERNELS = {  # the header and the threads of a structure
 _NUMBERS = {"f": "float", "d": "double"}
 
 
-def taken(x: Array, row: Array, *, repeats: bool = False) -> bool:
-    """Return whether rows (T, ...) are read: of such numbers as ``row``, contiguous of one time, or maybe the same."""
-    same = x.dtype == row.dtype and x.dtype.char in _NUMBERS and x.shape[1:] == row.shape
-    return same and (x[0].flags.c_contiguous or (repeats and not any(x.strides[1:])))
+def taken(x: Array, dtype: np.dtype[Any], shape: tuple[int, ...], *, repeats: bool = False) -> bool:
+    """Return whether rows (T, ...) are read: of such a dtype and shape, contiguous of one time, or maybe the same."""
+    same = x.dtype == dtype and dtype.char in _NUMBERS and x.shape[1:] == shape
+    # Of rows that are not contiguous one after the other, such as those seen backwards, each may be.
+    return same and (x.flags.c_contiguous or x[0].flags.c_contiguous or (repeats and not any(x.strides[1:])))
 
 
 def alike(*rows: Array) -> bool:
@@ -45,32 +47,37 @@ def alike(*rows: Array) -> bool:
     return same and first.dtype.char in _NUMBERS
 
 
-def probed(A: Array, b: Array, least: float, machine: Machine | None = None) -> tuple[Array, Array] | None:
-    """Return what the maps A h + b leave of ones at most, and the size of what they sum up from zero.
+def probed(
+    A: Array, b: Array, steps: int, least: float, machine: Machine | None = None
+) -> tuple[Array, Callable[[], bool]]:
+    """Return what the first maps A h + b leave of ones at most, and the size of what they sum up from zero: (2, ...).
 
-    None where of what comes in, if it is as large as that or as any b, more than ``least`` of that size is left. The
-    host waits for this.
+    And what tells whether of what comes in, if it is as large as that or as any b, at most ``least`` of that size is
+    left. The host waits for this alone.
 
     Parameters
     ----------
     A, b : array, shape (T, ...)
-        Of a step and a number at least, which `taken` accepts; A may repeat along units.
+        Of a number at least, which `taken` accepts; A may repeat along units.
+    steps : int
+        How many maps, at least 1.
     least : float
     machine : Machine, optional
         By default the device of the arrays, on its current stream.
     """
-    xp, units = namespace(b), b[0].size
+    xp, units, size = namespace(b), prod(b.shape[1:]), b.itemsize
     found, blocks = xp.empty((2, *b.shape[1:]), b.dtype), -(-units // _UNITS)
-    forgets = xp.empty(blocks, np.int32)
+    forgets, left = xp.empty(blocks, np.int32), address(found)
     with on(b, machine) as where:
-        _launch(where, "probe_steps", b.dtype, blocks, 4 * _THREADS * b.itemsize, {
-            "steps": len(b), "units": units, "matrix": address(A), "vector": address(b),
-            "matrix_time": A.strides[0] // A.itemsize, "vector_time": b.strides[0] // b.itemsize,
+        _launch(where, "probe_steps", b.dtype, blocks, 4 * _THREADS * size, {
+            "steps": steps, "units": units, "matrix": address(A), "vector": address(b),
+            "matrix_time": A.strides[0] // size, "vector_time": b.strides[0] // size,
             "matrix_unit": int(any(A.strides[1:])),
-            "left": address(found[0]), "size": address(found[1]), "forgets": address(forgets),
-            "least": least, "tiny": float(np.finfo(b.dtype).tiny),
+            "left": left, "size": left + units * size, "forgets": address(forgets),
+            "least": least, "tiny": _tiny(b.dtype),
         })  # fmt: skip
-        return (found[0], found[1]) if where.brought(forgets, blocks).all() else None
+        coming = where.coming(forgets, blocks)
+    return found, lambda: bool(coming().all())
 
 
 def folded(
@@ -115,21 +122,23 @@ def folded(
     return states, holds
 
 
-def mended(rows: Array, A: Array, b: Array, comes: Array, machine: Machine | None = None) -> None:
-    """Fill rows with what the maps A h + b give, one after the other, from what comes in; nothing waits.
+def mended(rows: Array, A: Array, b: Array, steps: int, comes: Array, machine: Machine | None = None) -> None:
+    """Fill the first rows with what as many maps A h + b give, one after the other, from what comes in; nothing waits.
 
     Parameters
     ----------
     rows, A, b : array, shape (T, ...)
-        Of a step and a number at least, which `taken` accepts; A may repeat along units.
+        Of a number at least, which `taken` accepts; A may repeat along units.
+    steps : int
+        How many, at least 1.
     comes : array
         Contiguous.
     machine : Machine, optional
     """
-    size, units = b.itemsize, b[0].size
+    size, units = b.itemsize, prod(b.shape[1:])
     with on(b, machine) as where:
         _launch(where, "mend_steps", b.dtype, -(-units // _THREADS), 0, {
-            "steps": len(b), "units": units, "matrix": address(A), "vector": address(b),
+            "steps": steps, "units": units, "matrix": address(A), "vector": address(b),
             "matrix_time": A.strides[0] // size, "vector_time": b.strides[0] // size,
             "matrix_unit": int(any(A.strides[1:])), "comes": address(comes), "rows": address(rows),
             "rows_time": rows.strides[0] // size,
@@ -211,19 +220,25 @@ def summed(arrays: Sequence[Array], machine: Machine | None = None) -> list[Arra
 
 
 @cache
-def _places(kernel: str) -> tuple[int, dict[str, int]]:
-    header, name, _ = _KERNELS[kernel]
+def _tiny(dtype: np.dtype[Any]) -> float:
+    """Return the least positive number that has all its bits."""
+    return float(np.finfo(dtype).tiny)
+
+
+@cache
+def _described(kernel: str, char: str) -> tuple[int, dict[str, int], str, str, int]:
+    """Return the size of what a kernel is given and the places of its fields, the code, its name there, the threads."""
+    header, name, threads = _KERNELS[kernel]
     described = structure(header, name)
-    return described.itemsize // 8, {field: place[1] // 8 for field, place in (described.fields or {}).items()}
+    places = {field: place[1] // 8 for field, place in (described.fields or {}).items()}
+    return described.itemsize // 8, places, headers(header), f"recsolve::{kernel}<{_NUMBERS[char]}>", threads
 
 
 def _launch(
     machine: Machine, kernel: str, dtype: np.dtype[Any], blocks: int, shared: int, given: Mapping[str, Any]
 ) -> None:
-    size, places = _places(kernel)
+    size, places, code, name, threads = _described(kernel, dtype.char)
     p = np.zeros(size, np.int64)
     for field, value in given.items():
         (p.view(np.float64) if isinstance(value, float) else p)[places[field]] = value
-    header, _, threads = _KERNELS[kernel]
-    name = f"recsolve::{kernel}<{_NUMBERS[dtype.char]}>"
-    machine.launch(Launch(headers(header), name, _OPTIONS, blocks, threads, shared, p))
+    machine.launch(Launch(code, name, _OPTIONS, blocks, threads, shared, p))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -95,6 +96,11 @@ def _outer(matrices: Array, g: Array, x: Array) -> Array:
     return total.reshape([1 if i in repeated else n for i, n in enumerate(matrices.shape)])
 
 
+@lru_cache(maxsize=256)
+def _layout(units: int | None) -> Layout:
+    return Layout(units=units)
+
+
 class Affine(Monoid):
     """x -> A x + b with structured A: what Newton's corrections are scans of.
 
@@ -122,7 +128,7 @@ class Affine(Monoid):
         A, b = given(self.title, self.letters, elements)
         if not isinstance(A, Jacobian):
             A, b = linear(self.letters, (A, b))
-            layout = Layout(units=b.shape[-1] if b.ndim > 1 else None)
+            layout = _layout(b.shape[-1] if b.ndim > 1 else None)
             A = LaneDense(A, layout) if A.ndim > b.ndim else Diagonal(A, layout)
         else:
             if isinstance(A, ByParent):

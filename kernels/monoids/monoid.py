@@ -187,12 +187,12 @@ Pull = Callable[[Array], tuple[Array | None, ...]]
 
 def given(name: str, letters: tuple[str, ...], elements: Any) -> tuple[Any, ...]:
     """Return the arrays of ``elements`` if they are as many as ``letters``."""
-    written = f"({', '.join(letters)}{',' * (len(letters) == 1)})"
     try:
         arrays = tuple(elements)
     except TypeError:
         arrays = ()
     if len(arrays) != len(letters):
+        written = f"({', '.join(letters)}{',' * (len(letters) == 1)})"
         form = _WORDS.get(len(letters), "a tuple")
         seen = f"{len(arrays)} array{'s' * (len(arrays) != 1)}"
         raise ValueError(f"elements of the {name} monoid are {form} {written}; got {seen}")

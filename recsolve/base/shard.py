@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property, wraps
@@ -61,7 +61,7 @@ class Timeline:
         """How many ranks there are."""
         return len(self.lengths)
 
-    @property
+    @cached_property
     def place(self) -> int:
         return self.rank_at(self.ranks.rank)  # turning round is its own inverse
 
@@ -78,15 +78,15 @@ class Timeline:
     def total(self) -> int:
         return self._bounds[-1]
 
-    @property
+    @cached_property
     def start(self) -> int:
         return self._bounds[self.place]
 
-    @property
+    @cached_property
     def stop(self) -> int:
         return self._bounds[self.place + 1]
 
-    @property
+    @cached_property
     def length(self) -> int:
         """How many steps this rank holds."""
         return self.stop - self.start
@@ -222,33 +222,40 @@ def timeline_of(named: Mapping[str, Any]) -> Timeline | None:
     ValueError
         For shards of different axes, and for one whose local array does not hold the steps of its rank.
     """
+    for x in (x for name, whole in named.items() for _, x in _leaves(name, whole)):
+        if isinstance(x, (Shard, Timeline)):
+            shared = x.timeline if isinstance(x, Shard) else x
+            with shared.together("a call"):
+                check_shared(named)
+            return shared
+    return None
+
+
+def check_shared(named: Mapping[str, Any]) -> None:
+    """Raise what :func:`timeline_of` does, amid what ranks do together; there is a shard, or a time axis."""
     parts = [leaf for name, x in named.items() for leaf in _leaves(name, x)]
     found = [(name, x.timeline if isinstance(x, Shard) else x) for name, x in parts if isinstance(x, (Shard, Timeline))]
-    if not found:
-        return None
     first, shared = found[0]
-    with shared.together("a call"):
-        for name, axis in found:
-            if name.partition("[")[0] in _WHOLE:
-                raise TypeError(f"{name} is a Shard; wanted what is the same on all ranks, for it has no time")
-            if axis != shared:
-                by = " by another process group" * (axis.ranks is not shared.ranks)
-                raise ValueError(
-                    f"{first} has {shared} and {name} has {axis}{by}; wanted shards of one time axis, and of one "
-                    "process group"
-                )
-        for name, x in parts:
-            if isinstance(x, Shard):
-                _check_steps(name, x)
-            if isinstance(x, (Shard, Timeline)) or x is None:
-                continue
-            if name == "reset" or (name.partition("[")[0] in _OVER_TIME and _is_whole(x, shared)):
-                shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
-                raise TypeError(
-                    f"{name} is {type(x).__name__}{shape} and {first} is a Shard; wanted a Shard, as "
-                    "recsolve.distributed.shard gives"
-                )
-    return shared
+    for name, axis in found:
+        if name.partition("[")[0] in _WHOLE:
+            raise TypeError(f"{name} is a Shard; wanted what is the same on all ranks, for it has no time")
+        if axis is not shared and axis != shared:
+            by = " by another process group" * (axis.ranks is not shared.ranks)
+            raise ValueError(
+                f"{first} has {shared} and {name} has {axis}{by}; wanted shards of one time axis, and of one "
+                "process group"
+            )
+    for name, x in parts:
+        if isinstance(x, Shard):
+            _check_steps(name, x)
+        elif x is None or isinstance(x, Timeline):
+            continue
+        elif name == "reset" or (name.partition("[")[0] in _OVER_TIME and _is_whole(x, shared)):
+            shape = f" of shape {tuple(x.shape)}" if hasattr(x, "shape") else ""
+            raise TypeError(
+                f"{name} is {type(x).__name__}{shape} and {first} is a Shard; wanted a Shard, as "
+                "recsolve.distributed.shard gives"
+            )
 
 
 def _is_whole(x: Any, axis: Timeline) -> bool:
@@ -269,24 +276,23 @@ def local_of(x: Any) -> Any:
 
 def _check_steps(name: str, x: Shard[Any]) -> None:
     """Raise ValueError for a shard whose local array, as the user has made it, does not hold the steps of its rank."""
-    shape = tuple(x.local.shape)
+    shape = x.local.shape
     if shape[:1] != (x.timeline.length,):
         raise ValueError(
-            f"{name} has a local array of shape {shape}, and this rank has {x.timeline.length} steps; wanted these as "
-            "the first axis"
+            f"{name} has a local array of shape {tuple(shape)}, and this rank has {x.timeline.length} steps; wanted "
+            "these as the first axis"
         )
 
 
-def _leaves(name: str, x: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what is in an argument by name."""
+def _leaves(name: str, x: Any) -> list[tuple[str, Any]]:
+    """Return what is in an argument by name."""
+    if x is None or isinstance(x, Shard):
+        return [(name, x)]
+    if isinstance(x, tuple):  # not lists, which may be long ones of numbers
+        return [leaf for i, part in enumerate(x) for leaf in _leaves(f"{name}[{i}]", part)]
     if isinstance(x, Mapping):
-        for key, part in x.items():
-            yield from _leaves(f"{name}[{key!r}]", part)
-    elif isinstance(x, tuple):  # not lists, which may be long ones of numbers
-        for i, part in enumerate(x):
-            yield from _leaves(f"{name}[{i}]", part)
-    else:
-        yield name, x
+        return [leaf for key, part in x.items() for leaf in _leaves(f"{name}[{key!r}]", part)]
+    return [(name, x)]
 
 
 def takes_shards(make: Callable[Given, Made]) -> Callable[Given, Made]:

@@ -27,6 +27,7 @@ from recsolve.kernels.monoids.float16 import HALF
 from recsolve.kernels.monoids.monoid import Monoid
 
 Found = TypeVar("Found")
+Taken = TypeVar("Taken")
 
 LAST = 256  # steps that are to show that a rank forgets
 MANY = 4  # times as many it must hold, or composing them costs no more
@@ -209,10 +210,10 @@ def _right(states: Sequence[Array], seen: Soon | None, told: Sequence[_Told], kn
     return len(states)
 
 
-def ahead(run: Callable[[Array], Found], state: Array) -> list[Found]:
-    """Return what the own steps give, or nothing where they fail: that they do counts once the state does."""
+def ahead(run: Callable[[Taken], Found], taken: Taken) -> list[Found]:
+    """Return what the own steps give of what is taken for true, or nothing where they fail: that counts once it is."""
     try:
-        return [run(state)]
+        return [run(taken)]
     except Exception:
         return []
 

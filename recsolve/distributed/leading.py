@@ -8,13 +8,19 @@ tells a bound of |P| and S, by which all others see that, in one message. The fi
 
 Ranks that remember tell a composed element, as in carries.py. Where the proof fails, or that element overflows, states
 hold up to the one that comes into this rank; what comes out of it follows in a further message.
+
+A device does not wait until the host knows whether its first steps forget: a rank takes for true what it has found in
+the last call of its kind, and looks at what it finds while the device goes on. Where that is something else, what was
+done so is dropped, and all goes on as if nothing had been taken for true. So data that forget in one call and remember
+in the next cost a scan, or a composition, in vain in every call; results and messages are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -31,6 +37,7 @@ from recsolve.kernels.monoids.affine import Affine
 Found = TypeVar("Found")
 
 _FIRST = 256  # steps that are to show that a rank forgets, and are taken anew
+_KINDS = 64  # kinds of calls of which it is known what was found
 _COMPOSED, _PROVEN, _TRUE = range(3)  # what a rank tells: a map; what comes out if the proof holds; what comes out
 
 
@@ -68,52 +75,50 @@ def over_leading_ranks(
         return over_ranks(given, run, end, last=last)
     axis, lead = given.timeline, _lead(given)
     final, own = axis.final, min(axis.place, axis.final)
-    told = lead.told if lead else composed(given, asked=axis.length > 0 and own < final)
-    sent = axis.ranks.begin([lead.kind if lead else _COMPOSED], told)
-    begin = partial(mend, lead.rows, _FIRST * (lead.kind == _PROVEN)) if lead else run
-    into: list[Array] = [given.start]  # by rank, as far as known
+    sent = axis.ranks.begin([lead.kind], lead.told)
+    begin = run if lead.rows is None else partial(mend, lead.rows, _FIRST * (lead.kind == _PROVEN))
+    known, comes = 0, given.start  # a rank, and what comes into it
     found: list[Found] = []
     kinds: list[float] = []
     while True:
-        known = len(into) - 1
-        states, holds = _folded(given, sent.arrays, into[-1], range(known, final + 1))
+        states, holds = _folded(given, sent.arrays, comes, range(known, final + 1))
         seen = Soon(holds)
         if axis.ranks.on_device and not kinds:  # it goes on before the host knows whether that counts
             found = ahead(begin, states[own])
         kinds = kinds or axis.in_order(sent.numbers()[:, 0].tolist())
-        kept, proven = np.asarray(seen.read().astype(bool).all(axis=-1))
-        stands = kept, proven, np.ones_like(kept)  # by kind
-        while (at := len(into) - 1) < final and (not axis.ordered[at] or stands[int(kinds[at])][at - known]):
-            into.append(states[at - known + 1])
+        holding: Any = seen.read().all(axis=-1).tolist()  # by rank, whether what composed elements say, and proofs
+        at = known
+        while at < final and (not axis.ordered[at] or kinds[at] == _TRUE or holding[int(kinds[at])][at - known]):
+            at += 1
         if last and at == final:
             axis.ranks.closed()
         if known <= own <= at:
-            if lead and lead.kind == _PROVEN and not proven[own - known]:
-                found = [run(into[own])]
+            if lead.kind == _PROVEN and not holding[_PROVEN][own - known]:
+                found = [run(states[own - known])]
             elif known or not found:
-                found = [begin(into[own])]
+                found = [begin(states[own - known])]
         if at == final:
             return found[0]
-        out = end(found[0], into[at]) if axis.place == at else given.row
+        out = end(found[0], states[at - known]) if axis.place == at else given.row
         ends = axis.ranks.exchange((), [out.astype(given.row.dtype, copy=False)]).arrays[0]
-        into.append(axis.in_order(ends)[at])
+        known, comes = at + 1, axis.in_order(ends)[at]
 
 
 class _Lead(NamedTuple):
-    """What a rank that forgets has done before anything came in.
+    """What a rank has done before anything came in.
 
     Attributes
     ----------
     kind : int
-    rows : array, shape (own steps, ...)
-        The scan from zero; of the first rank of all from the state before it.
     told : list of array
         Its message.
+    rows : array, shape (own steps, ...), or None
+        The scan from zero of a rank that forgets; of the first rank of all from the state before it.
     """
 
     kind: int
-    rows: Array
     told: list[Array]
+    rows: Array | None = None
 
 
 def _provable(given: Elements) -> bool:
@@ -125,30 +130,66 @@ def _provable(given: Elements) -> bool:
     return b.dtype.char in "fdFD" and (type(A) is Diagonal or (type(A) is Scalar and given.reset is None))
 
 
-def _lead(given: Elements) -> _Lead | None:
-    """Return the own rows, if the first steps seem to forget what comes in; else None."""
-    if given.timeline.length < MANY * _FIRST:
-        return None
+def _lead(given: Elements) -> _Lead:
+    """Return what a rank does first: of one whose first steps seem to forget what comes in, its rows."""
+    if given.timeline.length < MANY * _FIRST or 0 in given.like.shape:
+        return _leading(given, None)
     shown = _shown(given)
+    found, kind = _found_last(given)
+    expected = found.get(kind) if shown.waits else None
+    early = [] if expected is None else ahead(partial(_leading, given), shown if expected else None)
+    found[kind] = forgets = shown.forgets()
+    return early[0] if early and forgets == expected else _leading(given, shown if forgets else None)
+
+
+_FOUND: WeakKeyDictionary[Any, dict[tuple[Any, ...], bool]] = WeakKeyDictionary()  # by ranks, and the kind of call
+
+
+def _found_last(given: Elements) -> tuple[dict[tuple[Any, ...], bool], tuple[Any, ...]]:
+    """Return whether calls of the same ranks forgot when they were made last, by kind, and the kind of this one."""
+    (A, b), axis = given.few, given.timeline
+    found = _FOUND.get(axis.ranks)
+    if found is None or len(found) >= _KINDS:
+        found = _FOUND[axis.ranks] = {}
+    return found, (type(A), A.data.dtype, b.dtype, b.shape[1:], given.reset is None, axis.backwards)
+
+
+def _leading(given: Elements, shown: _Shown | None) -> _Lead:
+    """Return what a rank does whose first steps show that it forgets; without that, as one that remembers."""
     if shown is None:
-        return None
+        axis = given.timeline
+        return _Lead(_COMPOSED, composed(given, asked=axis.length > 0 and axis.place < axis.final))
     rows = given.run(given.row)
     if given.first:
-        return _Lead(_TRUE, rows, replaced(given, rows[-1]))
-    return _Lead(_PROVEN, rows, replaced(given, rows[-1], shown))
+        return _Lead(_TRUE, replaced(given, rows[-1]), rows)
+    return _Lead(_PROVEN, replaced(given, rows[-1], [*shown.told]), rows)
 
 
-def _shown(given: Elements) -> tuple[Array, Array] | None:
-    """Return what the first steps leave of ones at most, and the size of what they sum up; None where that is too much.
+class _Shown(NamedTuple):
+    """What the first steps show.
 
-    Of what comes in, if it is as large as that size, or as any vector, next to nothing must be left beside it.
+    Attributes
+    ----------
+    told : sequence of array
+        What they leave of ones at most, and the size of what they sum up.
+    forgets : callable
+        Returns whether of what comes in, if it is as large as that size, or as any vector, next to nothing is left
+        beside it.
+    waits : bool
+        Whether a device has to be waited for to know.
     """
+
+    told: Sequence[Array] | Array
+    forgets: Callable[[], bool]
+    waits: bool
+
+
+def _shown(given: Elements) -> _Shown:
+    """Look at the first steps."""
+    A, b = given.few
+    if _read(given, A, b):
+        return _Shown(*probed(A.data, b, _FIRST, _least(b.dtype)), waits=True)
     A, b, reset = _first_steps(given)
-    row = b[0]
-    if not row.size:
-        return None
-    if _read(given, A, b, reset):
-        return probed(A.data, b, _least(b))
     xp, affine = namespace(b), MONOIDS["affine"]
     data, sizes = abs(A.data), abs(b)
     size = scan(affine, (A._mapped(abs), sizes), initial=given.row.real, reset=reset)[-1]
@@ -156,28 +197,27 @@ def _shown(given: Elements) -> tuple[Array, Array] | None:
     left = affine.prepare((data, xp.full_like(data, np.finfo(data.dtype).tiny)))
     left = scan(affine, left, initial=xp.ones_like(data[0]), reset=reset)[-1]
     bound = element_of((A, b), [left, size])[0]
-    if not bool(((size > 0) & _negligible(bound, xp.maximum(size, sizes.max(axis=0)), size)).all()):
-        return None
-    return left.astype(A.data.dtype), size.astype(b.dtype)
+    flag = Soon(((size > 0) & _negligible(bound, xp.maximum(size, sizes.max(axis=0)), size)).all())
+    return _Shown([left.astype(A.data.dtype), size.astype(b.dtype)], lambda: bool(flag.read()), flag.waits)
 
 
 def _mended(given: Elements, rows: Array, count: int, state: Array) -> Array:
     """Return rows of which the first ``count`` are taken anew, from the state that comes in."""
     if not count:
         return rows
-    (A, b, reset), first = _first_steps(given), rows[:count]
-    if _read(given, A, b, reset) and taken(first, state) and state.flags.c_contiguous:
-        mended(first, A.data, b, state)
+    A, b = given.few
+    if _read(given, A, b) and taken(rows, state.dtype, state.shape) and state.flags.c_contiguous:
+        mended(rows, A.data, b, count, state)
     else:
-        first[...] = scan(given.monoid, (A, b), initial=state, reset=reset)
+        A, b, reset = _first_steps(given)
+        rows[:count] = scan(given.monoid, (A, b), initial=state, reset=reset)
     return rows
 
 
-def _read(given: Elements, A: Any, b: Array, reset: Array | None) -> bool:
-    """Return whether kernels of ranks read some first steps."""
-    row = b[0]
-    plain = reset is None and row.size > 0 and is_plain(given.monoid, A, b)
-    return plain and taken(A.data, row, repeats=True) and taken(b, row)
+def _read(given: Elements, A: Any, b: Array) -> bool:
+    """Return whether kernels of ranks read the first steps."""
+    row = b.dtype, b.shape[1:]
+    return given.reset is None and is_plain(given.monoid, A, b) and taken(A.data, *row, repeats=True) and taken(b, *row)
 
 
 def _first_steps(given: Elements) -> tuple[Any, Array, Array | None]:
@@ -191,7 +231,7 @@ def _folded(given: Elements, arrays: Sequence[Array], first: Array, places: rang
 
     A composed element holds where it has not overflowed; then, a proof.
     """
-    found = launched(given, arrays, first, places, _least(first))
+    found = launched(given, arrays, first, places, _least(first.dtype))
     if found is not None:
         return found
     xp, states = namespace(first), [first]
@@ -209,8 +249,9 @@ def _folded(given: Elements, arrays: Sequence[Array], first: Array, places: rang
 def _negligible(bound: Jacobian, x: Array, size: Array) -> Array:
     """Return where what is left of ``x`` is next to nothing beside a size; one that is not finite excuses nothing."""
     left, size = abs(bound.matvec(abs(x)[None])[0]), size.real
-    return (left <= _least(size) * size) & namespace(size).isfinite(size)  # type: ignore[no-any-return]
+    return (left <= _least(size.dtype) * size) & namespace(size).isfinite(size)  # type: ignore[no-any-return]
 
 
-def _least(x: Array) -> float:
-    return float(np.finfo(x.dtype).eps) / 16
+@cache
+def _least(dtype: np.dtype[Any]) -> float:
+    return float(np.finfo(dtype).eps) / 16

@@ -10,7 +10,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, from_native, namespace, to_native
 from recsolve.base.links import RECORDERS, requires_grad
-from recsolve.base.shard import OVER_RANKS, Shard, Timeline, local_of, timeline_of
+from recsolve.base.shard import OVER_RANKS, Shard, Timeline, check_shared, local_of
 from recsolve.base.ties import check_ties, ties_in_force
 from recsolve.distributed.carries import row_before
 from recsolve.distributed.elements import Elements
@@ -26,12 +26,12 @@ def scan_shards(
     monoid: Any, elements: tuple[Any, ...], *, initial: Any, reset: Any, reverse: bool, axis: int
 ) -> Shard[Any]:
     """Return what :func:`recsolve.scan` does, of elements of which some are shards."""
-    shared = timeline_of({"elements": tuple(elements), "reset": reset})
-    assert shared is not None
+    shared = _axis_of(elements)
     call = partial(_call, "scan", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call):
+        check_shared({"elements": elements, "reset": reset})
         _check_axis(axis)
-        own = local_of(tuple(elements))
+        own = local_of(elements)
         if any(map(requires_grad, (*own, initial))):
             return RECORDERS["scan"](  # type: ignore[no-any-return]
                 monoid, elements, initial=initial, reset=reset, reverse=reverse, axis=axis
@@ -75,15 +75,16 @@ def scan_adjoint_shards(
     initial: Any, reset: Any, reverse: bool, axis: int, ties: Any,
 ) -> ScanGradients:  # fmt: skip
     """Return what :func:`recsolve.scan_adjoint` does, of shards; the gradient of ``initial`` is the same on all."""
-    shared = timeline_of({"elements": tuple(elements), "reset": reset, "y": y, "cotangent": cotangent})
-    assert shared is not None
+    elements = tuple(elements)
+    shared = _axis_of(elements)
     call = partial(_call, "scan_adjoint", monoid, elements, initial, reverse)
     with np.errstate(all="ignore"), shared.together(call), ties_in_force(check_ties(ties)):
+        check_shared({"elements": elements, "reset": reset, "y": y, "cotangent": cotangent})
         _check_axis(axis)
         for name, x in (("y", y), ("cotangent", cotangent)):
             if not isinstance(x, Shard):
                 raise TypeError(f"{name} is {type(x).__name__}; wanted a Shard, as the elements are")
-        own = local_of(tuple(elements))
+        own = local_of(elements)
         given = read(monoid, own, initial=initial, reset=local_of(reset), reverse=reverse, axis=0)
         timeline = shared.reversed() if reverse else shared
         rows = given.native(y.local, "y", given.like.shape).astype(state_dtype(given.like), copy=False)
@@ -96,6 +97,11 @@ def scan_adjoint_shards(
         shared.ranks.closed()
     over_time = [Shard(g, shared) if isinstance(e, Shard) else g for g, e in zip(found.elements, elements, strict=True)]
     return ScanGradients(tuple(over_time), start)
+
+
+def _axis_of(elements: tuple[Any, ...]) -> Timeline:
+    """Return the time axis of elements of which one at least is a shard."""
+    return next(e.timeline for e in elements if isinstance(e, Shard))
 
 
 def _check_axis(axis: int) -> None:

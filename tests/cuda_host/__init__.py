@@ -208,8 +208,12 @@ class Host:
     def reader(self, report, dtype=None, count=None):
         return _Reader((report if dtype is None else report.view(dtype))[:count])
 
+    def coming(self, report, count):
+        numbers = np.asarray(report).view(np.int32)[:count].copy()
+        return lambda: numbers
+
     def brought(self, report, count):
-        return report.view(np.int32)[:count].copy()
+        return self.coming(report, count)()
 
 
 class _Reader:

@@ -20,7 +20,7 @@ def operands(monoid: Monoid, elements: Any) -> Operands | None:
     found: Operands | None = cuda.operands(monoid.name, elements) if cuda else None
     if not found or len(found.inputs) > len(INPUTS) or len({x.dtype for x, _ in found.inputs}) > 1:
         return None
-    return found._replace(restarts=monoid.restarts)
+    return found._replace(restarts=True) if monoid.restarts else found
 
 
 class Types(NamedTuple):

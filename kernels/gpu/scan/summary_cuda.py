@@ -61,8 +61,8 @@ def _composed(
 ) -> Array:
     """Return the numbers of the composed maps, (size, *lanes)."""
     xp, number = namespace(like), types_of(like.dtype).number
-    if initial is None:  # the first step acts on what comes in; a cut step does not look at this
-        initial = xp.zeros((), number)
+    if initial is None:  # the first step acts on what comes in; a cut step does not look at this, whatever it is
+        initial = xp.empty((), number)
     asked, placed = asked_of(given, like, initial, reset)
     planned: Plan = plan(asked, machine.processors, "summary", width, machine.shared)
     maps, p = planned.variant.maps, planned.launch.problem.copy()
