@@ -53,14 +53,15 @@ class _OtherRanks(Surroundings):
 
     timeline: Timeline | None = None  # in the order in which the scan runs
 
-    def complete(self, J: Jacobian, cuts: Array, cotangent: Array) -> Array:
+    def complete(self, J: Jacobian, cuts: Array | None, cotangent: Array) -> Array:
         assert self.timeline is not None
         axis, xp = self.timeline.reversed(), namespace(cotangent)
-        cut = xp.broadcast_to(cuts, (len(cotangent), *cuts.shape[1:]))
-        b = xp.where(cut, cotangent.dtype.type(0), J.rmatvec(cotangent))
-        backwards = slice(None, None, -1)
+        b, backwards, cut = J.rmatvec(cotangent), slice(None, None, -1), None
+        if cuts is not None:
+            cut = xp.broadcast_to(cuts, (len(cotangent), *cuts.shape[1:]))[backwards]
+            b = xp.where(cut[backwards], cotangent.dtype.type(0), b)
         row = xp.zeros(cotangent.shape[1:], cotangent.dtype)
-        given = Elements(MONOIDS["affine"], (J.transpose()[backwards], b[backwards]), row, cut[backwards], axis)
+        given = Elements(MONOIDS["affine"], (J.transpose()[backwards], b[backwards]), row, cut, axis)
 
         def run(comes: Array) -> Array:
             completed = cotangent.copy()

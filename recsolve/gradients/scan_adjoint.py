@@ -122,8 +122,8 @@ class Surroundings:
 
     before: Array | None = None
 
-    def complete(self, J: Jacobian, cuts: Array, cotangent: Array) -> Array:
-        """Return the cotangent of the results, with what comes from steps after these."""
+    def complete(self, J: Jacobian, cuts: Array | None, cotangent: Array) -> Array:
+        """Return the cotangent of the results, with what comes from steps after these; none is cut without a mask."""
         return cotangent
 
 
@@ -167,7 +167,7 @@ def _pull(
     if mask is not None:  # what cut steps have forgotten is selected, and 0 comes back from a cotangent of 0
         before = xp.where(mask, start if monoid.restarts and start is not None else zero, before)
     J, pull = monoid.linearise(e, before)
-    g = reverse_solve(_conjugate(J), cuts, around.complete(_conjugate(J), cuts, c))
+    g = reverse_solve(_conjugate(J), cuts, around.complete(_conjugate(J), mask, c))
     if forgets is None:
         into = pull(g)
     else:
