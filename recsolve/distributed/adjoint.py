@@ -52,8 +52,8 @@ def _back(
     assert axis is not None
     if clamp is not None:
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
-    own = OwnSteps.of(solution.recurrence)
-    return WayBack(local.recurrence, local._iterate.states, (states, output, final), axis, own)
+    given = states, output, final
+    return WayBack(local.recurrence, local._iterate.states, given, axis, lambda: OwnSteps.of(solution.recurrence))
 
 
 def into_initial(solution: ShardedSolution, local: Gradients) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 from weakref import WeakSet
@@ -73,8 +74,8 @@ class WayBack:
         Native cotangents of the own states, of the output, and what this rank adds to that of the last state of all;
         or None.
     axis : Timeline
-    own : OwnSteps
-        Of the recurrence whose time axis ranks share.
+    own : callable
+        Returns the own steps of the recurrence of a cell whose time axis ranks share.
     """
 
     def __init__(
@@ -83,7 +84,7 @@ class WayBack:
         trajectory: Array,
         given: tuple[Array | None, Array | None, Array | None],
         axis: Timeline,
-        own: OwnSteps,
+        own: Callable[[], OwnSteps],
     ):
         self.rec, self.trajectory, self.axis, self.own = rec, trajectory, axis, own
         self.engine = rec.bind()
@@ -166,7 +167,7 @@ class WayBack:
         if _cell_of(rec) not in _REMEMBERING:
             few = min(few, _MOST)
         start = rec.length - max(few, _FEWEST)
-        engine = self.own.engine(self.engine, start, rec.length, trajectory[start - 1])
+        engine = self.own().engine(self.engine, start, rec.length, trajectory[start - 1])
         nothing = namespace(incoming).broadcast_to(constant(incoming, (), rec.dtype, 0), engine.recurrence.shape)
         more = engine.adjoint(trajectory[start:], nothing, incoming)
         if more is None:
