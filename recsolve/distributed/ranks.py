@@ -89,9 +89,10 @@ class Ranks(Exchange):
                 "there"
             )
         if not self._free.acquire(blocking=False):
+            other = text_of(self._call or "a call")
             raise RuntimeError(
-                f"{text_of(call)}: another thread of this process is amid {text_of(self._call or 'a call')}; wanted one "
-                "call after the other, in the same order on all ranks"
+                f"{text_of(call)}: another thread of this process is amid {other}; wanted one call after the other, in "
+                "the same order on all ranks"
             )
         try:
             self._call, self._closed, self._amid, self._over, self._more = call, False, False, False, False
