@@ -10,6 +10,7 @@ from ranks import over
 
 import recsolve as rs
 from recsolve.distributed.ahead import Ahead
+from recsolve.distributed.begun import Begun
 from recsolve.distributed.ranks import ranks_of
 from recsolve.recurrence.fused_engine import FusedEngine
 
@@ -231,3 +232,102 @@ def test_ranks_of_which_one_asks_for_something_else_go_on():
     for found in over(2, _changed_on_one):
         for x in found[1:]:
             np.testing.assert_array_equal(x, found[0])
+
+
+# The way back --------------------------------------------------------------------------------------------------------
+
+
+def _gradients(made, sol, **given):
+    g = rs.adjoint(sol, **given)
+    drive = g.drive.u.local, g.states.local
+    return [x.get() for x in (*drive, g.mixings.w, g.parameters.b, g.initial)]
+
+
+def _other_weight_only(made):
+    made.cell.mixings["w"] = rs.mixings.Diagonal(made.cell.mixings["w"].weight.copy())
+
+
+@pytest.mark.parametrize(
+    "change", [_nothing, _weight_written, _weight, _other_weight_only, _parameter, _function, _ties, _patched_mixing]
+)
+@pytest.mark.parametrize("names", [("states",), ("output",), ("final",), ("states", "output"), ("output", "final")])
+def test_gradients_of_what_has_changed_since_the_solve_are_those_that_nothing_was_asked_for_ahead(change, names):
+    found = []
+    for ahead in (True, False):
+        with simulated.gpu() as put, rs.backend("cuda"), rs.distributed.alone():
+            made = Made(put)
+            sol = rs.solve(made.rec, method="auto")
+            change(made)
+            c = np.random.default_rng(1).standard_normal((T, N)).astype(np.float32)
+            given = {name: put(c[0]) if name == "final" else rs.distributed.from_local(put(c)) for name in names}
+            kept = [getattr(x, "local", x).copy() for x in given.values()]
+            with patch.object(Begun, "taken", Begun.taken if ahead else lambda begun, *_: begun.drop()):
+                found.append(_gradients(made, sol, **given))
+            assert all((getattr(x, "local", x) == y).all() for x, y in zip(given.values(), kept, strict=True))
+    for x, y in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_way_back_is_asked_for_once_and_before_anything_is_looked_at():
+    with simulated.gpu() as put, rs.backend("cuda"), rs.distributed.alone():
+        made, asked = Made(put), []
+        sol, c = rs.solve(made.rec, method="auto"), rs.distributed.from_local(put(np.ones((T, N), np.float32)))
+
+        def adjoint(engine, *given, adjoint=FusedEngine.adjoint):
+            asked.append(given)
+            return adjoint(engine, *given)
+
+        with patch.object(FusedEngine, "adjoint", adjoint):
+            rs.adjoint(sol, output=c)
+            assert len(asked) == 1
+            with patch("recsolve.distributed.adjoint.check_given", side_effect=ZeroDivisionError):
+                with pytest.raises(ZeroDivisionError):
+                    rs.adjoint(sol, output=c)
+            assert len(asked) == 2
+
+
+def test_a_way_back_that_nobody_has_asked_for_is_gone_before_another_is_begun():
+    with simulated.gpu() as put, rs.backend("cuda"), rs.distributed.alone():
+        made, alive, begun = Made(put), [], []
+        sol, c = rs.solve(made.rec, method="auto"), rs.distributed.from_local(put(np.ones((T, N), np.float32)))
+        _weight(made)
+
+        def adjoint(engine, *given, adjoint=FusedEngine.adjoint):
+            alive.extend(one._found for one in begun)
+            return adjoint(engine, *given)
+
+        def make(self, *given, make=Begun.__init__):
+            make(self, *given)
+            assert self._found is not None
+            begun.append(self)
+
+        with patch.object(FusedEngine, "adjoint", adjoint), patch.object(Begun, "__init__", make):
+            rs.adjoint(sol, states=c)
+        assert alive == [None]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "kind"),
+    [
+        ({}, ValueError), ({"states": np.ones(3)}, TypeError), ({"output": "shape"}, ValueError),
+        ({"states": "dtype"}, TypeError), ({"states": "given", "clamp": 1.0}, ValueError), ({"final": 3}, TypeError),
+    ],
+)  # fmt: skip
+def test_a_wrong_cotangent_raises_what_it_does_without_that(wrong, kind):
+    with simulated.gpu() as put, rs.backend("cuda"), rs.distributed.alone():
+        sol = rs.solve(Made(put).rec, method="auto")
+        given = {
+            "shape": np.ones((T, N + 1), np.float32), "dtype": np.ones((T, N)), "given": np.ones((T, N), np.float32),
+        }  # fmt: skip
+        told = []
+        for ahead in (True, False):
+            arguments = {
+                name: rs.distributed.from_local(put(given[x])) if isinstance(x, str) else x for name, x in wrong.items()
+            }
+            with (
+                patch.object(Begun, "taken", Begun.taken if ahead else lambda begun, *_: begun.drop()),
+                pytest.raises(kind) as found,
+            ):
+                rs.adjoint(sol, **arguments)
+            told.append(str(found.value))
+        assert told[0] == told[1]

@@ -11,6 +11,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
+from recsolve.distributed.begun import Begun
 from recsolve.distributed.carries import over_ranks
 from recsolve.distributed.elements import Elements
 from recsolve.distributed.exchange import sums_of
@@ -76,6 +77,8 @@ class WayBack:
     axis : Timeline
     own : callable
         Returns the own steps of the recurrence of a cell whose time axis ranks share.
+    begun : Begun, optional
+        What a device has been asked for already.
     """
 
     def __init__(
@@ -85,8 +88,9 @@ class WayBack:
         given: tuple[Array | None, Array | None, Array | None],
         axis: Timeline,
         own: Callable[[], OwnSteps],
+        begun: Begun | None = None,
     ):
-        self.rec, self.trajectory, self.axis, self.own = rec, trajectory, axis, own
+        self.rec, self.trajectory, self.axis, self.own, self.begun = rec, trajectory, axis, own, begun
         self.engine = rec.bind()
         self.hurried = False  # whether gradients have been returned that rest on what ranks forget
         with np.errstate(all="ignore"):
@@ -106,6 +110,8 @@ class WayBack:
 
     def surely(self) -> Gradients:
         """Return the same where nothing is guessed that is not looked at."""
+        if self.begun is not None:
+            self.begun.drop()
         if self.hurried:
             _REMEMBERING.add(_cell_of(self.rec))
         if self.final:
@@ -152,7 +158,9 @@ class WayBack:
     def _of_nothing(self) -> tuple[Gradients | None, Array]:
         """Return the gradients as if nothing came back, if loops compute all of them, and what is handed on."""
         rec, end = self.rec, constant(self.rec.initial, self.rec.initial.shape, self.rec.dtype, 0)
-        found = self.engine.adjoint(self.trajectory, self.cotangent) if isinstance(self.engine, FusedEngine) else None
+        found = None if self.begun is None else self.begun.taken(self.engine, self.trajectory, self.cotangent)
+        if found is None and isinstance(self.engine, FusedEngine):
+            found = self.engine.adjoint(self.trajectory, self.cotangent)
         if found is None:
             return None, end
         local = Gradients(rec, self.trajectory, self.cotangent, self.direct, engine=self.engine, found=found)
