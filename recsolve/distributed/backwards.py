@@ -186,11 +186,11 @@ class WayBack:
 
 def _is_little(left: Array, before: Array) -> Array:
     """Return whether what is left of a cotangent is less than rounding of the adjoint variable that it adds to."""
-    eps, xp, size = float(np.finfo(left.dtype).eps), namespace(left), abs(before)
+    eps, xp = float(np.finfo(left.dtype).eps), namespace(left)
     nothing = constant(left, left.shape, left.dtype, 0)
-    if kind_of(left) == "cupy" and alike(left, nothing, size):
-        return agreed(left, nothing, size, eps)
-    size = xp.where(size < np.inf, size, left.dtype.type(0))  # what is not finite excuses nothing
+    if kind_of(left) == "cupy" and alike(left, nothing, before):
+        return agreed(left, nothing, before, eps)
+    size = xp.where(abs(before) < np.inf, abs(before), left.dtype.type(0))  # what is not finite excuses nothing
     return xp.asarray(((abs(left) <= left.dtype.type(eps) * size) | (left == 0)).all())  # type: ignore[no-any-return]
 
 

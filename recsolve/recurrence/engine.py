@@ -296,7 +296,7 @@ class Engine:
         drives : list of array, shape (T, *batch, *lanes, n)
         constants : array, shape (constants, *batch, *lanes, n)
             Of mixings and parameters, in the order of the cell; float64, in which they are added up, or where there is
-            no batch perhaps rounded to the dtype of the states.
+            one sequence perhaps rounded to the dtype of the states.
         initial : array, shape (k, *batch, *lanes, n)
             As those.
         """
