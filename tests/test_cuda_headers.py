@@ -30,6 +30,7 @@ STRUCTURES = [
     ("ranks/carries", "Agreement"),
     ("ranks/joins", "Join"),
     ("ranks/joins", "Meeting"),
+    ("ranks/joins", "Addition"),
 ]
 TEMPLATES = ("Recurrence", "Elementwise", "Sweep", "Update", "Walked")
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")

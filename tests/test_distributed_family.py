@@ -12,6 +12,7 @@ from ranks import lost, over
 
 import recsolve as rs
 from recsolve.distributed import turns
+from recsolve.distributed.ahead import Ahead
 from recsolve.distributed.ranks import ranks_of
 from recsolve.distributed.sweeps import solve_by_sweeps
 from recsolve.distributed.task import Task
@@ -258,7 +259,7 @@ def _swept(convert):
     found = {}
     for name in ("chord", "diagonal_broyden", "anderson", "damped_newton"):
         driver, solver = split_options(name, None)
-        task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None)
+        task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None, Ahead(rec))
         with rec.timeline.together(f"sweeps of {name}"):
             found[name] = solve_by_sweeps(task, solver, 70, int(driver["patience"])).solution
     return found, trust_of(found["chord"], rec.timeline)
@@ -284,7 +285,7 @@ def test_sweeps_of_one_rank_are_the_iterations_of_its_device():
         found, trust = _swept(np.asarray)
         rec = _network(*map(rs.distributed.shard, _drives()))
         for solver, said in ((Idle(), "step of Idle returned another iterate than"), (Hasty(), "init of Hasty made")):
-            task = Task(rec, solver, split_options("jacobi", None)[0], {"tol": None, "maxiter": None}, None)
+            task = Task(rec, solver, split_options("jacobi", None)[0], {"tol": None, "maxiter": None}, None, Ahead(rec))
             with pytest.raises(TypeError, match=said), rec.timeline.together("sweeps"):
                 solve_by_sweeps(task, solver, 70, 9)
     _swept_as(_of_the_host(), found, trust)

@@ -347,16 +347,17 @@ def test_what_segments_have_added_up_is_rounded_once(dtype):
         assert (abs(found - exact) <= order + np.finfo(kind).eps / 2 * abs(exact)).all()
 
 
-def test_without_a_batch_sums_have_the_dtype_of_the_states():
-    rec, inputs, starts = recurrence("gru", 150, B=1, D=9, dtype="float32")
-    flat, start = [x[:, 0] if x.ndim == 3 else x for x in inputs], Starts(*(x[0] for x in starts[:2]))
-    states, c = loop(rec), np.random.default_rng(5).standard_normal((150, 9)).astype(np.float32)
-    wanted = fused("gru").adjoint(inputs, states, c[:, None], 1, starts, segments=5)
-    found = fused("gru").adjoint(flat, states[:, 0], c, 0, start, segments=5)
-    for x, y in zip((found[0], *found[1], *found[2:]), (wanted[0], *wanted[1], *wanted[2:]), strict=True):
-        assert x.dtype == np.float32
-        np.testing.assert_array_equal(x, y.reshape(x.shape).astype(np.float32))
+def test_sums_of_one_sequence_have_the_dtype_of_the_states():
+    rec, inputs, starts = recurrence("gru", 150, B=2, D=9, dtype="float32")
+    states, c = loop(rec), np.random.default_rng(5).standard_normal((150, 2, 9)).astype(np.float32)
+    wanted = fused("gru").adjoint(inputs, states, c, 1, starts, segments=5)
     assert wanted[2].dtype == wanted[3].dtype == np.float64
+    for batch, one in ((1, slice(0, 1)), (0, 0)):
+        flat, start = [x[:, one] if x.ndim == 3 else x for x in inputs], Starts(*(x[one] for x in starts[:2]))
+        found = fused("gru").adjoint(flat, states[:, one], c[:, one], batch, start, segments=5)
+        for x, y in zip((found[0], *found[1], *found[2:]), (wanted[0], *wanted[1], *wanted[2:]), strict=True):
+            assert x.dtype == np.float32
+            np.testing.assert_array_equal(x, y[:, one].astype(np.float32))
 
 
 class Counts(cuda_host.Host):

@@ -7,6 +7,7 @@ import pytest
 import recsolve as rs
 from recsolve.kernels.gpu.message import Packing
 from recsolve.kernels.gpu.ranks import (
+    added,
     agreed,
     folded,
     joined,
@@ -189,6 +190,7 @@ def test_what_came_out_agrees_with_what_was_said_up_to_a_share_of_its_size(dtype
     size = abs(end)
     assert agreed(end, end, 0 * size, 0.0, machine)
     for place, said, wide, holds in [
+        (0, 1.01, -1.0, True), (7, 1.05, -1.0, False), (7, 1.05, -np.inf, False),
         (0, 1.01, 1.0, True), (599, 1.05, 1.0, False), (7, 1.05, 10.0, True), (7, 1.05, np.inf, False),
         (599, 1.05, np.nan, False), (300, np.nan, 1e9, False), (300, np.inf, 1e9, False),
     ]:  # fmt: skip
@@ -244,3 +246,31 @@ def test_sums_over_messages_are_added_up_in_the_order_of_ranks(dtype):
     assert summed([first, second.astype(np.float16)], machine) is None
     assert summed([first, second.copy()], machine) is None
     assert summed([second, first], machine) is None
+
+
+@needs_compiler
+@pytest.mark.parametrize("count", [0, 1, 5, 16, 17, 40])
+def test_pairs_are_added_up_in_one_launch_for_several(count):
+    rng, machine, narrow, wide = np.random.default_rng(count), Counting(), np.float32, np.float64
+    shapes = [tuple(rng.integers(0, 30, rng.integers(1, 4))) for _ in range(count)] + [(70, 1, 9001), (3, 2)]
+    there, more = (
+        [rng.standard_normal(shape).astype((narrow, wide)[i % 3 == 1]) for i, shape in enumerate(shapes)]
+        for _ in range(2)
+    )
+    wanted, kept = [x + y for x, y in zip(there, more, strict=True)], [x.copy() for x in more]
+    assert added(list(zip(there, more, strict=True)), machine)
+    for found, x in zip((*there, *more), (*wanted, *kept), strict=True):
+        assert found.tobytes() == x.tobytes()
+    assert machine.launches == -(-len(shapes) // 16)
+
+
+@needs_compiler
+def test_pairs_of_other_numbers_or_with_gaps_are_left_alone():
+    machine, x = Counting(), np.ones((4, 6), np.float32)
+    for there, more in [
+        (x, x.astype(np.float64)), (x, x[:3]), (x[:, ::2], x[:, ::2]), (x.T, x.T), (x.astype(np.float16),) * 2,
+        (x.astype(complex),) * 2, (x.astype(int),) * 2,
+    ]:  # fmt: skip
+        assert not added([(x, x.copy()), (there, more)], machine)
+    assert (x == 1).all()
+    assert not machine.launches

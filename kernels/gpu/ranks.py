@@ -20,13 +20,15 @@ from recsolve.kernels.gpu.device import Launch, Machine, on
 
 _OPTIONS = ("-std=c++17", "-fmad=false")  # so that ranks round as arrays do
 _UNITS, _THREADS = (constants("ranks/carries")[name] for name in ("LANES", "RANK_THREADS"))
-_JOINERS = constants("ranks/joins")["JOIN_THREADS"]
+_JOINERS, _SLOTS = (constants("ranks/joins")[name] for name in ("JOIN_THREADS", "ADD_SLOTS"))
+_MOST = 1024  # blocks that add
 _KERNELS = {  # the header and the threads of a structure
     "probe_steps": ("ranks/carries", "Probe", _THREADS),
     "fold_ranks": ("ranks/carries", "Fold", _THREADS),
     "mend_steps": ("ranks/carries", "Mend", _THREADS),
     "agree": ("ranks/carries", "Agreement", _THREADS),
     "join_steps": ("ranks/joins", "Join", _JOINERS),
+    "add_slots": ("ranks/joins", "Addition", _JOINERS),
     "meet": ("ranks/joins", "Meeting", _JOINERS),
     "sum_messages": ("ranks/message", "Sum", 256),
 }
@@ -151,7 +153,7 @@ def agreed(end: Array, said: Array, size: Array, by: float, machine: Machine | N
     Parameters
     ----------
     end, said, size : array
-        Of one shape and dtype.
+        Of one shape and dtype; the sign of a size says nothing.
     by : float
     machine : Machine, optional
 
@@ -184,6 +186,29 @@ def joined(states: Array, found: Array, mixed: int, machine: Machine | None = No
             "rows": len(states), "mixed": mixed, "units": states[0].size,
             "states": address(states), "found": address(found),
         })  # fmt: skip
+
+
+def added(pairs: Sequence[tuple[Array, Array]], machine: Machine | None = None) -> bool:
+    """Add to the first array of every pair the second one, in one launch for several; nothing waits.
+
+    Return whether that is done: not where a pair is of several shapes or dtypes, with gaps, or of other numbers.
+    """
+    if not all(x.dtype == more.dtype and alike(x, more) for x, more in pairs):
+        return False
+    double = [x.dtype.char == "d" for x, _ in pairs]
+    pairs = [*(pair for pair, wide in zip(pairs, double, strict=True) if not wide),
+             *(pair for pair, wide in zip(pairs, double, strict=True) if wide)]  # fmt: skip
+    narrow, dtype = double.count(False), np.dtype(np.float32)
+    with on(pairs[0][0], machine) as where:
+        for first in range(0, len(pairs), _SLOTS):
+            some = pairs[first : first + _SLOTS]
+            counts = [x.size for x, _ in some]
+            blocks = min(max(-(-max(counts) // _JOINERS), 1), _MOST)
+            _launch(where, "add_slots", dtype, blocks, 0, {
+                "slots": len(some), "narrow": max(narrow - first, 0), "blocks": blocks, "count": counts,
+                "to": [address(x) for x, _ in some], "from": [address(more) for _, more in some],
+            })  # fmt: skip
+    return True
 
 
 def met_and_near(met: Array, near: Array, machine: Machine | None = None) -> tuple[Array, Array]:
@@ -240,5 +265,6 @@ def _launch(
     size, places, code, name, threads = _described(kernel, dtype.char)
     p = np.zeros(size, np.int64)
     for field, value in given.items():
-        (p.view(np.float64) if isinstance(value, float) else p)[places[field]] = value
+        at: Any = places[field] if not isinstance(value, list) else slice(places[field], places[field] + len(value))
+        (p.view(np.float64) if isinstance(value, float) else p)[at] = value
     machine.launch(Launch(code, name, _OPTIONS, blocks, threads, shared, p))

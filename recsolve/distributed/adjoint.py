@@ -15,6 +15,7 @@ from recsolve.base.arrays import Array, namespace, to_native
 from recsolve.base.names import Names
 from recsolve.base.shard import OVER_RANKS, Shard, Timeline
 from recsolve.distributed.backwards import WayBack
+from recsolve.distributed.begun import Begun
 from recsolve.distributed.messages import constant
 from recsolve.distributed.own_steps import OwnSteps
 from recsolve.distributed.solution import ShardedSolution
@@ -46,14 +47,16 @@ def gradients_over_ranks(
 
 
 def _back(
-    solution: ShardedSolution, states: Array | None, output: Array | None, final: Array | None, clamp: float | None
-) -> WayBack:
+    solution: ShardedSolution, states: Array | None, output: Array | None, final: Array | None, clamp: float | None,
+    begun: Begun | None = None,
+) -> WayBack:  # fmt: skip
     axis, local = solution.recurrence.timeline, solution.local
     assert axis is not None
     if clamp is not None:
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
-    own = OwnSteps.of(solution.recurrence)
-    return WayBack(local.recurrence, local._iterate.states, (states, output, final), axis, own)
+    given = states, output, final
+    own = lambda: OwnSteps.of(solution.recurrence)  # noqa: E731
+    return WayBack(local.recurrence, local._iterate.states, given, axis, own, begun)
 
 
 def into_initial(solution: ShardedSolution, local: Gradients) -> Array:
@@ -167,8 +170,13 @@ def adjoint_of_shards(
 ) -> ShardedGradients:
     """Return what :func:`recsolve.adjoint` does, of a solution over ranks."""
     axis: Timeline = solution.recurrence.timeline
-    names = [name for name, x in given.items() if x is not None]
-    with axis.together(f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"):
+
+    def call() -> str:
+        names = [name for name, x in given.items() if x is not None]
+        return f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"
+
+    with axis.together(call):
+        begun = Begun(solution, given)
         if not isinstance(solution, ShardedSolution):
             raise TypeError(f"solution is {type(solution).__name__}; wanted what recsolve.solve returns for shards")
         check_given(given)
@@ -181,7 +189,7 @@ def adjoint_of_shards(
             if not axis.ends:  # it is the same on all ranks, and counts once
                 c["final"] = constant(c["final"], c["final"].shape, c["final"].dtype, 0)
         with np.errstate(all="ignore"):
-            found = ShardedGradients(solution, _back(solution, c["states"], c["output"], c["final"], clamp))
+            found = ShardedGradients(solution, _back(solution, c["states"], c["output"], c["final"], clamp, begun))
         axis.ranks.closed()
     return found
 

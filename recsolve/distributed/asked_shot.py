@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import numpy as np
+
 from recsolve.analysis.rounding_at import rounding_at
 from recsolve.base.arrays import Array, namespace, to_host
-from recsolve.distributed.shot import Said, Shot, Told
+from recsolve.distributed.shot import Found, Said, Shot, Told
 from recsolve.distributed.task import Task
 from recsolve.kernels.gpu.ranks import met_and_near
 from recsolve.recurrence.base import Recurrence
@@ -69,17 +71,20 @@ class AskedShot(Shot):
     def _known(self) -> dict[str, Array]:
         return {"solve": self.asked.told, "again": self.again.told, **self.where}
 
-    def _read(self, one: Told, said: Said) -> tuple[Told, bool]:
-        if not one.segments:
-            return one._replace(good=False), True
-        solves = (said.solve, (one.segments, one.groups)), (said.again, (one.segments_again, one.groups_again))
-        found = [self.asked.brief(told, (int(segments), int(groups))) for told, (segments, groups) in solves]
-        return one._replace(
-            good=bool(one.good) and all(brief.good for brief in found),
-            worst=max(one.worst, float(said.near), *(brief.worst for brief in found)),
-            iterations=max(one.iterations, *(brief.iterations for brief in found)),
-            largest=max(one.largest, *(brief.largest for brief in found)),
-        ), bool(said.met)
+    def _read(self, told: Told, said: Said) -> Found:
+        good, *found = self.asked.brief(
+            np.array((said.solve, said.again)),
+            (np.array((told.segments, told.segments_again)), np.array((told.groups, told.groups_again))),
+        )
+        worst, iterations, largest = (x.max(axis=0) for x in found)
+        return Found(
+            (told.good > 0) & (told.segments > 0) & good.all(axis=0),
+            np.maximum(np.maximum(told.worst, said.near), worst),
+            np.maximum(told.iterations, iterations),
+            np.maximum(told.largest, largest),
+            told.stayed > 0,
+            said.met,
+        )
 
     @cached_property
     def _true(self) -> Problem:
@@ -97,7 +102,7 @@ class AskedShot(Shot):
         return self._true.recurrence, Settled(self._true, self.states, worst)
 
     def _verdicts(self) -> list[Verdict]:
-        found = [*self.before, self.asked.verdict(self.said.solve, self.asked.sizes)]
+        found = [*self.before, self.asked.verdict(self._own(self._said.solve), self.asked.sizes)]
         if self.again is not self.asked:
-            found.append(self.again.verdict(self.said.again, self.again.sizes))
+            found.append(self.again.verdict(self._own(self._said.again), self.again.sizes))
         return found

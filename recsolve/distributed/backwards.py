@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 from weakref import WeakSet
@@ -10,6 +11,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.shard import Timeline
+from recsolve.distributed.begun import Begun
 from recsolve.distributed.carries import over_ranks
 from recsolve.distributed.elements import Elements
 from recsolve.distributed.exchange import sums_of
@@ -73,8 +75,10 @@ class WayBack:
         Native cotangents of the own states, of the output, and what this rank adds to that of the last state of all;
         or None.
     axis : Timeline
-    own : OwnSteps
-        Of the recurrence whose time axis ranks share.
+    own : callable
+        Returns the own steps of the recurrence of a cell whose time axis ranks share.
+    begun : Begun, optional
+        What a device has been asked for already.
     """
 
     def __init__(
@@ -83,9 +87,10 @@ class WayBack:
         trajectory: Array,
         given: tuple[Array | None, Array | None, Array | None],
         axis: Timeline,
-        own: OwnSteps,
+        own: Callable[[], OwnSteps],
+        begun: Begun | None = None,
     ):
-        self.rec, self.trajectory, self.axis, self.own = rec, trajectory, axis, own
+        self.rec, self.trajectory, self.axis, self.own, self.begun = rec, trajectory, axis, own, begun
         self.engine = rec.bind()
         self.hurried = False  # whether gradients have been returned that rest on what ranks forget
         with np.errstate(all="ignore"):
@@ -105,6 +110,8 @@ class WayBack:
 
     def surely(self) -> Gradients:
         """Return the same where nothing is guessed that is not looked at."""
+        if self.begun is not None:
+            self.begun.drop()
         if self.hurried:
             _REMEMBERING.add(_cell_of(self.rec))
         if self.final:
@@ -151,7 +158,9 @@ class WayBack:
     def _of_nothing(self) -> tuple[Gradients | None, Array]:
         """Return the gradients as if nothing came back, if loops compute all of them, and what is handed on."""
         rec, end = self.rec, constant(self.rec.initial, self.rec.initial.shape, self.rec.dtype, 0)
-        found = self.engine.adjoint(self.trajectory, self.cotangent) if isinstance(self.engine, FusedEngine) else None
+        found = None if self.begun is None else self.begun.taken(self.engine, self.trajectory, self.cotangent)
+        if found is None and isinstance(self.engine, FusedEngine):
+            found = self.engine.adjoint(self.trajectory, self.cotangent)
         if found is None:
             return None, end
         local = Gradients(rec, self.trajectory, self.cotangent, self.direct, engine=self.engine, found=found)
@@ -166,7 +175,7 @@ class WayBack:
         if _cell_of(rec) not in _REMEMBERING:
             few = min(few, _MOST)
         start = rec.length - max(few, _FEWEST)
-        engine = self.own.engine(self.engine, start, rec.length, trajectory[start - 1])
+        engine = self.own().engine(self.engine, start, rec.length, trajectory[start - 1])
         nothing = namespace(incoming).broadcast_to(constant(incoming, (), rec.dtype, 0), engine.recurrence.shape)
         more = engine.adjoint(trajectory[start:], nothing, incoming)
         if more is None:
@@ -177,11 +186,11 @@ class WayBack:
 
 def _is_little(left: Array, before: Array) -> Array:
     """Return whether what is left of a cotangent is less than rounding of the adjoint variable that it adds to."""
-    eps, xp, size = float(np.finfo(left.dtype).eps), namespace(left), abs(before)
+    eps, xp = float(np.finfo(left.dtype).eps), namespace(left)
     nothing = constant(left, left.shape, left.dtype, 0)
-    if kind_of(left) == "cupy" and alike(left, nothing, size):
-        return agreed(left, nothing, size, eps)
-    size = xp.where(size < np.inf, size, left.dtype.type(0))  # what is not finite excuses nothing
+    if kind_of(left) == "cupy" and alike(left, nothing, before):
+        return agreed(left, nothing, before, eps)
+    size = xp.where(abs(before) < np.inf, abs(before), left.dtype.type(0))  # what is not finite excuses nothing
     return xp.asarray(((abs(left) <= left.dtype.type(eps) * size) | (left == 0)).all())  # type: ignore[no-any-return]
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from recsolve.base.arrays import Array, to_host
-from recsolve.distributed.shot import Said, Shot, Told
+from recsolve.distributed.shot import Found, Said, Shot, Told
 from recsolve.distributed.task import Task
 from recsolve.kernels.gpu.judged import Report
 from recsolve.recurrence.base import Recurrence
@@ -88,16 +90,17 @@ class FoundShot(Shot):
     def _known(self) -> dict[str, Array]:
         return {} if self.report is None else {"report": self.report}
 
-    def _read(self, one: Told, said: Said) -> tuple[Told, bool]:
-        report = Report(*said.report.tolist())
+    def _read(self, told: Told, said: Said) -> Found:
+        report = Report(*said.report.T)
         # A step that fails where those taken anew meet the others is no fault: more of them may be needed.
-        meets = not one.rest or report.unconverged < one.rest
-        good = bool(one.good) and not one.segments and (not report.failed or not meets)
-        return one._replace(good=good, worst=report.worst), meets
+        meets = (told.rest == 0) | (report.unconverged < told.rest)
+        good = (told.good > 0) & (told.segments == 0) & ((report.failed == 0) | ~meets)
+        worst = np.ascontiguousarray(report.bits).view(np.float64)
+        return Found(good, worst, told.iterations, told.largest, told.stayed > 0, meets)
 
     def _ended(self, worst: float) -> tuple[Recurrence, Iterate]:
         assert self.finish is not None
-        return self.own.part(0, self.rec.length, self.start), self.finish(self.said.report.tolist())
+        return self.own.part(0, self.rec.length, self.start), self.finish(self._own(self._said.report).tolist())
 
     def _verdicts(self) -> list[Verdict]:
         return [] if self.found is None else [self.found]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from operator import is_
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from recsolve.base.arrays import Array
+from recsolve.base.overriding import patched
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.gpu.iterate import Iterations
 from recsolve.kernels.residual import iterations
@@ -39,14 +41,24 @@ class OwnSteps:
 
     def __init__(self, rec: Recurrence):
         self.whole = rec.window(0, rec.length)
+        self._taken = _taken(rec)
         self._parts: dict[tuple[int, int], CellRecurrence] = {}
         self._tests: dict[tuple[int, int], Problem] = {}
         self._iterations: Iterations | None = None
 
     @classmethod
     def of(cls, rec: Recurrence) -> OwnSteps:
-        """Return those of a recurrence."""
-        return cls._KNOWN.get(rec) or cls._KNOWN.setdefault(rec, cls(rec))
+        """Return those of a recurrence, as it is now."""
+        found = cls._KNOWN.get(rec)
+        if found is None or not found._fit(rec):
+            found = cls._KNOWN[rec] = cls(rec)
+        return found
+
+    def _fit(self, rec: Recurrence) -> bool:
+        """Return whether nothing has been put in the place of what they have taken over."""
+        now = _taken(rec)
+        same = len(now) == len(self._taken) and all(map(is_, now, self._taken))
+        return same and rec.ties == self.whole.ties and not patched(rec)
 
     def part(self, start: int, stop: int, before: Array | None = None) -> CellRecurrence:
         """Return some of the steps, given the native state before them, or from no state in particular.
@@ -89,10 +101,20 @@ class OwnSteps:
         return met[1:], near.reshape(met.shape)[1:]
 
 
-def _is_of(problem: Problem, engine: Engine, tolerance: Tolerance) -> bool:
-    """Return whether a problem is what one of this engine would be: of the same function and the same arrays."""
-    kept = problem.engine
-    assert isinstance(kept, FusedEngine)
-    assert isinstance(engine, FusedEngine)
+def _taken(rec: Recurrence) -> list[Any]:
+    """Return what own steps take over from a recurrence, but for its ties, which they copy."""
+    assert isinstance(rec, CellRecurrence)
+    return [rec.cell, rec.x, rec.readout, rec.initial, rec.restart, rec.reset, *rec.drive.values()]
+
+
+def same_engine(kept: Engine, engine: Engine) -> bool:
+    """Return whether two engines compute the same function of the very same arrays by the same kernels."""
+    if not (isinstance(kept, FusedEngine) and isinstance(engine, FusedEngine)):
+        return False
     same = kept.traced is engine.traced and kept.backend == engine.backend and kept.inputs is engine.inputs
-    return same and kept.starts is engine.starts and problem.tolerance == tolerance and problem.in_place
+    return same and kept.starts is engine.starts
+
+
+def _is_of(problem: Problem, engine: Engine, tolerance: Tolerance) -> bool:
+    """Return whether a problem is what one of this engine would be."""
+    return same_engine(problem.engine, engine) and problem.tolerance == tolerance and problem.in_place

@@ -37,6 +37,9 @@ class Ranks(Exchange):
     """
 
     def __init__(self, group: Any, timeout: float = 600.0):
+        self._call: str | Callable[[], str] | None = (
+            None  # what is done together, which is put into words when asked for
+        )
         super().__init__(group, timeout)
         self._closed = False
         self._free, self._thread = Lock(), 0  # whether no call is made, and else the thread that makes it
@@ -46,6 +49,19 @@ class Ranks(Exchange):
 
     def __deepcopy__(self, memo: Any) -> Ranks:
         return self  # a copy in this process shares its steps with the same ranks
+
+    @property
+    def _doing(self) -> str | None:
+        """The call that is made together, in words, which are found once: the first message says them, or an error."""
+        call = self._call
+        if call is not None and not isinstance(call, str):
+            self._call = "a call"  # where its words cannot be found, others are told why
+            self._call = call = text_of(call)
+        return call
+
+    @_doing.setter
+    def _doing(self, call: str | None) -> None:
+        self._call = call
 
     @contextmanager
     def together(self, call: str | Callable[[], str]) -> Iterator[None]:
@@ -73,26 +89,26 @@ class Ranks(Exchange):
                 "there"
             )
         if not self._free.acquire(blocking=False):
+            other = text_of(self._call or "a call")
             raise RuntimeError(
-                f"{text_of(call)}: another thread of this process is amid {self._doing}; wanted one call after the "
-                "other, in the same order on all ranks"
+                f"{text_of(call)}: another thread of this process is amid {other}; wanted one call after the other, in "
+                "the same order on all ranks"
             )
         try:
-            self._doing, self._closed, self._amid, self._over, self._more = "a call", False, False, False, False
+            self._call, self._closed, self._amid, self._over, self._more = call, False, False, False, False
             self._begins = True
             self._open.clear()
             self._thread = get_ident()
             if self._said:
                 self._said = ""
                 self._alarm.unsay()
-            self._doing = text_of(call)
             yield
         except BaseException as error:
             if not self._over and not self._lost:
                 self._tell(error)
             raise
         finally:
-            self._doing, self._thread = None, 0
+            self._call, self._thread = None, 0
             self._free.release()
 
     @contextmanager
@@ -107,7 +123,7 @@ class Ranks(Exchange):
         try:
             yield
         except BaseException as error:
-            if self._doing is None:
+            if self._call is None:
                 self._leave_word(f"{_in_words(error)} (in {call})")
             raise
 
@@ -121,6 +137,8 @@ class Ranks(Exchange):
     def _tell(self, error: BaseException) -> None:
         """Let the others know why this rank does not go on, in place of the message that they wait for if they do."""
         self._said = _in_words(error)
+        with suppress(Exception):  # of what fails while an error is told of, nothing is said
+            str(self._doing)
         try:
             if self._closed:
                 self._leave_word(self._said)

@@ -22,7 +22,7 @@ from recsolve.distributed.asked_shot import AskedShot
 from recsolve.distributed.found_shot import FoundShot
 from recsolve.distributed.own_steps import OwnSteps
 from recsolve.distributed.rounds import before_each
-from recsolve.distributed.shot import FEWEST, Shot, Told
+from recsolve.distributed.shot import FEWEST, Found, Shot
 from recsolve.distributed.task import Facts, Outcome, Task
 from recsolve.kernels.compile_clock import Stopwatch
 from recsolve.recurrence.cell_recurrence import CellRecurrence
@@ -46,14 +46,13 @@ def solve_by_shooting(task: Task) -> Outcome | None:
         return None
     told, final = found
     rec.take_scale(1.0)  # that of ordinary states
-    iterations = max(int(one.iterations) for one in told)
     maxiter = task.settings["maxiter"]
-    if maxiter is not None and iterations > maxiter:
+    if maxiter is not None and told.iterations.max() > maxiter:
         return None
     tested = own.tolerance.atol, own.tolerance.rtol, own.tolerance.unit
     facts = [
-        Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, -1, *tested)
-        for length, one in zip(axis.ordered, told, strict=True)
+        Facts(length, Status.CONVERGED, int(iterations), worst, length, -1, *tested)
+        for length, iterations, worst in zip(axis.ordered, told.iterations.tolist(), told.worst.tolist(), strict=True)
     ]
     return Outcome(own.solution(facts[axis.place], watch), facts, final)
 
@@ -65,9 +64,10 @@ def _shot(task: Task) -> Shot:
     problem = Problem(rec, tolerance, pin=True, jacobian=False, rounding=rounding_at)
     engine = problem.engine
     if task.guess is None and type(solver).direct.__module__.startswith("recsolve."):
-        asked = engine.ask(tolerance) if _whole(solver, problem) else None
+        asked = task.ahead.ask(engine, tolerance) if _whole(solver, problem) else None
         if asked is not None:
             return AskedShot(task, problem, asked)
+        task.ahead.drop()
         found = solver.direct(problem)
         if isinstance(found, Verdict):
             return FoundShot(task, problem, found)
@@ -87,8 +87,8 @@ def _whole(solver: solvers.Method, problem: Problem) -> bool:
     )
 
 
-def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
-    """Return what ranks have told, in the order of steps, once all follow from each other, and the last state."""
+def _agreed(task: Task, own: Shot) -> tuple[Found, Array] | None:
+    """Return what ranks have told once all follow from each other, and the last state."""
     axis = task.timeline
     first = axis.ranks.begin((), [own.end], more=True)  # nobody looks at it before all is asked for
     truth = before_each(task, axis.in_order(first.arrays[0]))
@@ -102,12 +102,11 @@ def _agreed(task: Task, own: Shot) -> tuple[list[Told], Array] | None:
         sent = axis.ranks.begin(own.numbers(), arrays, brought=len(arrays) - 1)
         own.conclude()
         truth = before_each(task, axis.in_order(sent.arrays[-1]))
-        told, meets = own.completed(*sent.told())
-        told, meets = axis.in_order(told), axis.in_order(meets)
-        if not all(one.good for one in told) or not ordinary(own.states, max(one.largest for one in told)):
+        found = own.completed(*sent.told())
+        if not found.good.all() or not ordinary(own.states, found.largest.max()):
             return None
-        if all(one.stayed for one in told[:-1]) and all(meets):
-            return list(told), truth[-1]
+        if found.stayed[:-1].all() and found.meets.all():
+            return found, truth[-1]
         own.go_on(truth[axis.place])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -31,29 +31,43 @@ FEWEST, _MORE = 256, 4  # steps that are taken anew: at least; then so many time
 
 
 class Told(NamedTuple):
-    """The numbers of a message: how well a rank has solved its steps, as far as its host knows."""
+    """The numbers of a message, or arrays of those of all ranks: how well steps are solved, as far as hosts know."""
 
-    good: float
-    worst: float
-    iterations: float
-    largest: float
-    stayed: float  # whether what comes out is what was told before
-    rest: float = 0.0  # steps after those taken anew
-    segments: float = 0.0  # what it takes to say what a device tells of a solve, of all steps
-    groups: float = 0.0
-    segments_again: float = 0.0  # and of those taken anew
-    groups_again: float = 0.0
+    good: Any
+    worst: Any
+    iterations: Any
+    largest: Any
+    stayed: Any  # whether what comes out is what was told before
+    rest: Any = 0.0  # steps after those taken anew
+    segments: Any = 0.0  # what it takes to say what a device tells of a solve, of all steps
+    groups: Any = 0.0
+    segments_again: Any = 0.0  # and of those taken anew
+    groups_again: Any = 0.0
+
+
+class Found(NamedTuple):
+    """What ranks and their devices have told, an array each: how well steps are solved, and whether they meet."""
+
+    good: Array
+    worst: Array
+    iterations: Array
+    largest: Array
+    stayed: Array
+    meets: Array
 
 
 class Said(NamedTuple):
-    """The arrays of a message: what a device knows of the steps of a rank, some for each kind of shot, and the end."""
+    """The arrays of a message: what a device knows of the steps of a rank, some for each kind of shot, and the end.
+
+    Those that come to the host lack the end, and are of all ranks.
+    """
 
     met: Array  # whether the steps that were taken anew last meet those that are there
     near: Array  # max |r| there
     solve: Array  # what the device tells of a solve: of all steps, and of those taken anew
     again: Array
     report: Array  # of a test of all steps
-    end: Array
+    end: Any = None
 
 
 class Shot(ABC):
@@ -75,13 +89,11 @@ class Shot(ABC):
         What part of all steps is taken anew at first.
     upto : int
         The first step that is not taken anew.
-    said : Said
-        What this rank has told last, on the host.
     """
 
     share: ClassVar[int]
     able: bool = True
-    said: Said
+    _said: Said  # what all ranks have told last, on the host
 
     def __init__(self, task: Task, problem: Problem, states: Array):
         self.task, self.problem, self.states = task, problem, states
@@ -163,8 +175,8 @@ class Shot(ABC):
         """Return those of the arrays of a message that this kind of shot has."""
 
     @abstractmethod
-    def _read(self, one: Told, said: Said) -> tuple[Told, bool]:
-        """Return what a rank and its device have told, and whether its steps meet; one of another kind is not good."""
+    def _read(self, told: Told, said: Said) -> Found:
+        """Return what all ranks and their devices have told; one of another kind is not good."""
 
     @abstractmethod
     def _ended(self, worst: float) -> tuple[Recurrence, Iterate | Settled]:
@@ -188,12 +200,15 @@ class Shot(ABC):
         found = [known[name] if name in known else constant(self.start, *none) for name, none in nothing.items()]
         return Said._make([*found, self.end])
 
-    def completed(self, numbers: Array, arrays: Sequence[Array]) -> tuple[list[Told], list[bool]]:
-        """Return what each rank and its device have told, and whether its steps meet, given these of all ranks."""
-        said = [Said._make([*row, self.end]) for row in zip(*arrays, strict=True)]
-        self.said = said[self.task.timeline.ranks.rank]
-        found = [self._read(Told(*row), one) for row, one in zip(numbers.tolist(), said, strict=True)]
-        return [one for one, _ in found], [meets for _, meets in found]
+    def completed(self, numbers: Array, arrays: Sequence[Array]) -> Found:
+        """Return what has been told, in the order of steps, given numbers and arrays of all ranks."""
+        self._said = Said(*arrays)
+        found = self._read(Told(*numbers.T), self._said)
+        return Found(*map(self.task.timeline.in_order, found)) if self.task.timeline.backwards else found
+
+    def _own(self, said: Array) -> Array:
+        """Return what this rank has told."""
+        return said[self.task.timeline.ranks.rank]  # type: ignore[no-any-return]
 
     def solution(self, fact: Facts, watch: Stopwatch) -> Solution:
         """Return the solution of the own steps."""

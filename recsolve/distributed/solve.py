@@ -13,6 +13,7 @@ from recsolve.base.arrays import to_host
 from recsolve.base.links import linked
 from recsolve.base.shard import OVER_RANKS, local_of
 from recsolve.base.status import Status
+from recsolve.distributed.ahead import Ahead
 from recsolve.distributed.rounds import before_each, solve_in_rounds
 from recsolve.distributed.shooting import solve_by_shooting
 from recsolve.distributed.solution import ShardedSolution
@@ -45,14 +46,17 @@ def solve_shards(
     """Return what :func:`recsolve.solve` does, of a recurrence whose time axis ranks share."""
     axis = recurrence.timeline
     assert axis is not None
-    with axis.together(lambda: _call(recurrence, method, tol, maxiter, options, fallback)):
+    with (
+        axis.together(lambda: _call(recurrence, method, tol, maxiter, options, fallback)),
+        Ahead(recurrence, method, tol, guess, options) as ahead,
+    ):
         check_recurrence(recurrence, graphs=False, shards=True)
         check_fallback(fallback)
         driver, solver = split_options(method, options)
         _check(recurrence, solver, driver, maxiter, callback, every)
         tensors = linked(recurrence, recurrence.kind)
         own = guess.local if isinstance(guess, ShardedSolution) else local_of(guess)
-        task = Task(recurrence, solver, driver, {"tol": tol, "maxiter": maxiter}, own)
+        task = Task(recurrence, solver, driver, {"tol": tol, "maxiter": maxiter}, own, ahead)
         way, why, (solution, facts, final) = _solved(task, fallback)
         message = ""
         if (missed := first_missed(facts)) is not None:
@@ -89,6 +93,7 @@ def _solved(task: Task, fallback: str) -> tuple[str, str, Outcome]:
     """Return the way that was taken, why it is no faster one, and the outcome."""
     solver, rec, axis = task.solver, task.recurrence, task.timeline
     shot = solve_by_shooting(task)
+    task.ahead.drop()
     if shot is not None:
         return "rounds", "", shot
     one_by_one = isinstance(solver, solvers.Sequential)

@@ -14,6 +14,7 @@ from recsolve.base.links import unrecorded
 from recsolve.base.shard import Timeline
 from recsolve.base.status import Status
 from recsolve.base.tolerance import Tolerance
+from recsolve.distributed.ahead import Ahead
 from recsolve.distributed.carries import LAST, MANY
 from recsolve.guess import guess_of_steps
 from recsolve.recurrence.base import Recurrence
@@ -92,6 +93,8 @@ class Task:
         ``tol`` and ``maxiter``.
     guess : object
         Of the own steps.
+    ahead : Ahead
+        What a device has been asked for of them, perhaps.
     """
 
     recurrence: Recurrence
@@ -99,6 +102,7 @@ class Task:
     driver: Mapping[str, Any]
     settings: Mapping[str, Any]
     guess: Any
+    ahead: Ahead
 
     @property
     def timeline(self) -> Timeline:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from recsolve.base.arrays import Array, namespace
+from recsolve.base.arrays import Array, kind_of, namespace
 from recsolve.base.links import Leaf
 from recsolve.base.names import Names
 from recsolve.gradients.function_gradients import Cotangents, pull_function
@@ -17,6 +18,7 @@ from recsolve.gradients.sensitivity import CellSensitivity, projection_of, weigh
 from recsolve.gradients.solved import check_clamp, check_jacobian, clamp_adjoint, with_last
 from recsolve.gradients.transposes import sum_to
 from recsolve.kernels.affine_scan import reverse_solve
+from recsolve.kernels.gpu.ranks import added
 from recsolve.recurrence.base import Recurrence, check_known
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import Backward, Engine, Pulled
@@ -111,10 +113,12 @@ class Gradients:
         compiled = self._compiled
         assert compiled is not None
         g, drives, constants, _ = found
-        last, add = slice(len(self._g) - len(g), None), namespace(g).add
-        for x, more in zip((self._g, *compiled.drives), (g, *drives), strict=True):
-            add(x[last], more, out=x[last])
-        add(compiled.constants, constants, out=compiled.constants)
+        last = slice(len(self._g) - len(g), None)
+        there = [*(x[last] for x in (self._g, *compiled.drives)), compiled.constants]
+        pairs = list(zip(there, (g, *drives, constants), strict=True))
+        if kind_of(g) != "cupy" or not added(pairs):
+            for x, more in pairs:
+                x += more
 
     @property
     def states(self) -> Any:
@@ -187,7 +191,9 @@ class Gradients:
         constants = [*(("mixing", n) for n in names.mixings), *(("parameter", n) for n in names.parameters)]
         leaves = {("drive", n): g for n, g in zip(names.drives, self._compiled.drives, strict=True)}
         totals, batch = self._compiled.constants, tuple(range(1, 1 + len(self._recurrence.batch)))
-        totals = totals.sum(axis=batch) if batch else totals  # of all at once: on a GPU each sum is a launch
+        if batch:  # of all at once, for on a GPU each sum is a launch; one of one sequence is none
+            one = prod(self._recurrence.batch) == 1
+            totals = totals.reshape(len(totals), *totals.shape[1 + len(batch) :]) if one else totals.sum(axis=batch)
         totals = totals.astype(self._g.dtype, copy=False)
         return Pulled(leaves | dict(zip(constants, totals, strict=True)), [])
 

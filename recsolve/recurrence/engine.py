@@ -61,21 +61,19 @@ class Verdict(NamedTuple):
 
 
 class Brief(NamedTuple):
-    """What is known of states that compiled loops have found, without them.
+    """What is known of several solves by compiled loops, without their states.
 
     Attributes
     ----------
-    good : bool
-        Whether all were written, tested, finite and within the tolerance.
-    worst : float
-    iterations : int
-    largest : float
+    good : array of bool
+        Whether all states were written, tested, finite and within the tolerance.
+    worst, iterations, largest : array
     """
 
-    good: bool
-    worst: float
-    iterations: int
-    largest: float
+    good: Array
+    worst: Array
+    iterations: Array
+    largest: Array
 
 
 class Asked(NamedTuple):
@@ -94,7 +92,8 @@ class Asked(NamedTuple):
         ``verdict(told, sizes)`` returns the verdict, given these on the host: those of this solve, or of one of other
         steps.
     brief : callable
-        ``brief(told, sizes)`` returns what of it other ranks want to know.
+        ``brief(told, sizes)`` returns what ranks want to know of each other's solves: ``told`` of any of them along the
+        last axis, and two arrays of sizes.
     """
 
     states: Array
@@ -102,7 +101,7 @@ class Asked(NamedTuple):
     sizes: tuple[int, int]
     judge: Callable[[], None]
     verdict: Callable[[Array, tuple[int, int]], Verdict]
-    brief: Callable[[Array, tuple[int, int]], Brief]
+    brief: Callable[[Array, tuple[Array, Array]], Brief]
 
 
 class Pulled(NamedTuple):
@@ -297,7 +296,7 @@ class Engine:
         drives : list of array, shape (T, *batch, *lanes, n)
         constants : array, shape (constants, *batch, *lanes, n)
             Of mixings and parameters, in the order of the cell; float64, in which they are added up, or where there is
-            no batch perhaps rounded to the dtype of the states.
+            one sequence perhaps rounded to the dtype of the states.
         initial : array, shape (k, *batch, *lanes, n)
             As those.
         """

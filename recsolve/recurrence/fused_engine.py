@@ -11,7 +11,7 @@ import numpy as np
 from recsolve.base.arrays import Array, namespace
 from recsolve.base.tolerance import Tolerance
 from recsolve.jacobians import Block, Diagonal, Jacobian
-from recsolve.kernels.gpu.cell.solve_outcome import Findings, findings
+from recsolve.kernels.gpu.cell.solve_outcome import Findings, findings, findings_of_all
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import plain_of
 from recsolve.recurrence.compilation import Backend, kernel_of
@@ -116,8 +116,8 @@ class FusedEngine(CompiledEngine):
         def verdict(told: Array, sizes: tuple[int, int]) -> Verdict:
             return _verdict(states, rows, test, findings(told, *sizes))
 
-        def brief(told: Array, sizes: tuple[int, int]) -> Brief:
-            return _brief(states, test, findings(told, *sizes))
+        def brief(told: Array, sizes: tuple[Array, Array]) -> Brief:
+            return _brief(states.dtype, test, told, *sizes)
 
         return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge, verdict, brief)
 
@@ -131,15 +131,22 @@ class FusedEngine(CompiledEngine):
 
 def _verdict(states: Array, rows: int, test: tuple[float, float], found: Findings) -> Verdict:
     """Return what kernels say of the states that they have written and read again."""
-    good, worst, iterations, largest = _brief(states, test, found)
+    worst = float(_no_less(states.dtype, found.worst, found.segments))
+    iterations, good = max(found.sweeps - 1, 0) if max(test) else 0, found.complete and found.finite and found.met
     again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
     counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
-    return Verdict(states, iterations, worst if good else None, counts=counts, largest=largest)
+    return Verdict(states, iterations, worst if good else None, counts=counts, largest=found.largest)
 
 
-def _brief(states: Array, test: tuple[float, float], found: Findings) -> Brief:
-    worst = found.worst
-    if found.segments > 1 and states.dtype == np.float64:  # the kernel gives a float32: no less than it was
-        worst = float(np.nextafter(np.float32(worst), np.float32(np.inf)))
-    iterations = max(found.sweeps - 1, 0) if max(test) else 0
-    return Brief(found.complete and found.finite and found.met, worst, iterations, found.largest)
+def _brief(dtype: np.dtype[Any], test: tuple[float, float], told: Array, segments: Array, groups: Array) -> Brief:
+    """Return the same of several solves, as far as others want to know it."""
+    good, worst, sweeps, largest = findings_of_all(told, segments, groups)
+    iterations = np.maximum(sweeps - 1, 0) if max(test) else np.zeros_like(sweeps)
+    return Brief(good, _no_less(dtype, worst, segments), iterations, largest)
+
+
+def _no_less(dtype: np.dtype[Any], worst: Any, segments: Any) -> Any:
+    """Return largest defects, of which kernels give those of segments in float32, as no less than they were."""
+    if dtype == np.float32:
+        return worst
+    return np.where(segments > 1, np.nextafter(np.float32(worst), np.float32(np.inf)), worst)

@@ -141,7 +141,8 @@ template <class T> __global__ void __launch_bounds__(RANK_THREADS) mend_steps(co
     }
 }
 
-// A byte: whether what comes out is what was said, up to `by` of a size; one that is not finite excuses nothing.
+// A byte: whether what comes out is what was said, up to `by` of a size, whatever its sign; one that is not finite
+// excuses nothing.
 struct Agreement {
     long long units;
     long long end, said, size, agrees;
@@ -152,7 +153,7 @@ template <class T> __global__ void __launch_bounds__(RANK_THREADS) agree(const A
     int misses = 0;
     for (long long unit = threadIdx.x; unit < p.units; unit += RANK_THREADS) {
         const T end = address<const T>(p.end)[unit], said = address<const T>(p.said)[unit];
-        const T size = address<const T>(p.size)[unit], off = end < said ? said - end : end - said;
+        const T size = magnitude(address<const T>(p.size)[unit]), off = end < said ? said - end : end - said;
         const bool near = off <= static_cast<T>(p.by) * (finite(size) ? size : T(0));
         if (!(near || end == said || (is_nan(end) && is_nan(said)))) misses = 1;
     }

@@ -8,6 +8,7 @@
 namespace recsolve {
 
 constexpr int JOIN_THREADS = 256;
+constexpr int ADD_SLOTS = 16;  // pieces, in a launch
 
 // Python reads these descriptions and fills such structures: fields are 64 bits wide.
 //
@@ -52,6 +53,30 @@ template <class T> __global__ void __launch_bounds__(JOIN_THREADS) meet(const Me
     for (int other = 1; other < JOIN_THREADS; ++other) most = greatest(most, found[other]);
     *address<unsigned char>(p.all) = !misses;
     *address<T>(p.most) = most;
+}
+
+// Numbers that are added to others, in pieces of memory; in the first ones they are T, in the others double.
+struct Addition {
+    long long slots, narrow, blocks;
+    long long to[ADD_SLOTS], from[ADD_SLOTS], count[ADD_SLOTS];
+};
+
+template <class T> __device__ inline void add_slot(long long to, long long from, long long i) {
+    T* sum = address<T>(to) + i;
+    *sum = *sum + address<const T>(from)[i];
+}
+
+template <class T> __global__ void __launch_bounds__(JOIN_THREADS) add_slots(const Addition p) {
+    const long long thread = static_cast<long long>(blockIdx.x) * JOIN_THREADS + threadIdx.x;
+    for (long long slot = 0; slot < p.slots; ++slot) {
+        for (long long i = thread; i < p.count[slot]; i += p.blocks * JOIN_THREADS) {
+            if (slot < p.narrow) {
+                add_slot<T>(p.to[slot], p.from[slot], i);
+            } else {
+                add_slot<double>(p.to[slot], p.from[slot], i);
+            }
+        }
+    }
 }
 
 }  // namespace recsolve

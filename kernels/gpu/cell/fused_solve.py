@@ -155,7 +155,7 @@ class FusedCuda:
 
         ``incoming`` (*batch, [k], *lanes, n) is what steps after the last one hand to its state, beside ``cotangent``.
         Gradients to drives have the shape (T, *batch, *lanes, n). Those to constants (constants, *batch, *lanes, n) and
-        to the initial state (k, *batch, *lanes, n) are added up in float64, and rounded where float32 has no batch.
+        to the initial state (k, *batch, *lanes, n) are added up in float64, and rounded where float32 has one sequence.
         """
         with on(states, self._machine) as machine:
             axis = self._axis(batch)
@@ -169,7 +169,10 @@ class FusedCuda:
             beyond = [] if incoming is None else [incoming.astype(_number(states), copy=False)]
             arrays = inputs, [states, cotangent, *gradients, result], _given(starts, states), beyond
             outcome = self._run("Backward", arrays, axis, None, (segments, burn, None))
-            kind = np.dtype(np.float64) if batch else states.dtype  # what is added up once more is rounded then
+            several = (
+                prod(states.shape[1 : 1 + batch]) > 1
+            )  # sequences, over which sums are added up before they are rounded
+            kind = np.dtype(np.float64) if several else states.dtype
             sums = in_shape(over_segments(outcome.sums(), kind, machine), part[::-1])
             return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
 

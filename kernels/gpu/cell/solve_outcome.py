@@ -14,6 +14,7 @@ from recsolve.kernels.gpu.cell.solve_plan import Plan
 
 _FIELD = constants("solve/problem")
 _TOLD = itemgetter(*(_FIELD[x] for x in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED")))
+_FAULTS = [_FIELD[x] for x in ("WRONG", "NOT_FINITE", "UNMET")]
 _SIZES = itemgetter(*(_FIELD[x] for x in ("WORST", "LARGEST")))  # of float32
 
 
@@ -104,3 +105,17 @@ def findings(told: Array, segments: int, groups: int) -> Findings:
     residual, size = _SIZES(told.view(np.float32).tolist())
     complete = ended == segments * groups and not wrong
     return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments, size)
+
+
+def findings_of_all(told: Array, segments: Array, groups: Array) -> tuple[Array, Array, Array, Array]:
+    """Return whether solves are complete, finite and met, their worst defects, sweeps and largest |h|.
+
+    Parameters
+    ----------
+    told : array of int32, shape (..., FIELDS)
+        What the device has told of each.
+    segments, groups : array, shape (...)
+    """
+    sizes = told.view(np.float32)
+    good = (told[..., _FIELD["ENDED"]] == segments * groups) & ~told[..., _FAULTS].any(axis=-1)
+    return good, sizes[..., _FIELD["WORST"]], told[..., _FIELD["SWEEPS"]], sizes[..., _FIELD["LARGEST"]]
