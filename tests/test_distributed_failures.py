@@ -246,9 +246,11 @@ def behind(group):
 
 
 def test_a_rank_that_fails_a_call_behind_the_others_is_not_taken_for_one_that_is_not():
-    ends = ranks.lost(SIZE, behind)
-    for rank, end in enumerate(ends):
-        first, second, *later = end.value
+    check_behind([end.value for end in ranks.lost(SIZE, behind)])
+
+
+def check_behind(values):
+    for rank, (first, second, *later) in enumerate(values):
         assert first == [0.0] * SIZE
         if rank == FAULTY:
             assert second == "of what was told"
@@ -304,10 +306,14 @@ def test_memory_to_which_a_message_may_still_come_is_kept(monkeypatch):
 
 def test_calls_that_differ_end_on_all_ranks():
     for rank, found in enumerate(ranks.over(SIZE, in_turn, "DIFFER")):
-        for (kind, text, named), (*_, said) in zip(found, DIFFER, strict=True):
-            assert kind == "RankError", (rank, text, said)
-            assert all(part in text for part in said), text
-            assert named == (tuple({0, 1, 2} - {FAULTY}) if rank == FAULTY else (FAULTY,))
+        check_differ(rank, found)
+
+
+def check_differ(rank, found):
+    for (kind, text, named), (*_, said) in zip(found, DIFFER, strict=True):
+        assert kind == "RankError", (rank, text, said)
+        assert all(part in text for part in said), text
+        assert named == (tuple({0, 1, 2} - {FAULTY}) if rank == FAULTY else (FAULTY,))
 
 
 @pytest.mark.parametrize(
@@ -320,15 +326,19 @@ def test_many_ranks_are_named_in_few_words(named, words):
 
 def test_what_fails_on_one_rank_ends_all_with_its_reason():
     for rank, found in enumerate(ranks.over(SIZE, in_turn, "FAIL")):
-        for (kind, text, named), (*_, (error, said)) in zip(found, FAIL, strict=True):
-            if rank == FAULTY:
-                assert kind == error
-                assert said in text
-            else:
-                assert kind == "RankError", text
-                assert f"rank {FAULTY}: {error}" in text
-                assert said in text
-                assert named == (FAULTY,)
+        check_fail(rank, found)
+
+
+def check_fail(rank, found):
+    for (kind, text, named), (*_, (error, said)) in zip(found, FAIL, strict=True):
+        if rank == FAULTY:
+            assert kind == error
+            assert said in text
+        else:
+            assert kind == "RankError", text
+            assert f"rank {FAULTY}: {error}" in text
+            assert said in text
+            assert named == (FAULTY,)
 
 
 # Ranks that leave for good: each fault in a call of its own processes, all of them at once ---------------------------
@@ -410,9 +420,11 @@ def late(group):
 
 
 def test_a_rank_that_comes_too_late_is_named():
-    for rank, end in enumerate(ranks.lost(SIZE, late)):
-        assert end.returned, end
-        text, named = end.value
+    check_late([end.value for end in ranks.lost(SIZE, late)])
+
+
+def check_late(values):
+    for rank, (text, named) in enumerate(values):
         assert named == (() if rank == FAULTY else (FAULTY,))
         wanted = (
             "perhaps it is this one" if rank == FAULTY else "rank 1 came too late to message 0 (nothing came within"
@@ -434,11 +446,9 @@ def amid(group, fault):
         elif rank == 0:
             time.sleep(1)
     elif rank == FAULTY:  # between the parts of a long one
-        parts = []
 
         def starts(self, packed, patience):
-            parts.append(packed)
-            if len(parts) == 2:
+            if len(packed) > 10_000:
                 raise MemoryError("of the rest")
             return sent(self, packed, patience)
 
@@ -446,9 +456,13 @@ def amid(group, fault):
     return gathered(group, units=3000)
 
 
-@pytest.mark.parametrize(("fault", "error"), [("interrupt", "KeyboardInterrupt"), ("rest", "MemoryError: of the rest")])
-def test_a_rank_that_fails_in_the_middle_of_a_message_is_named_with_its_reason(fault, error):
-    ends = ranks.lost(SIZE, amid, fault)
+@pytest.mark.parametrize("fault", ["interrupt", "rest"])
+def test_a_rank_that_fails_in_the_middle_of_a_message_is_named_with_its_reason(fault):
+    check_amid(ranks.lost(SIZE, amid, fault), fault)
+
+
+def check_amid(ends, fault):
+    error = {"interrupt": "KeyboardInterrupt", "rest": "MemoryError: of the rest"}[fault]
     assert ends[FAULTY].error == error.partition(":")[0]
     for end in (ends[0], ends[2]):
         assert end.error == "RankError"

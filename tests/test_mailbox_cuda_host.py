@@ -6,13 +6,13 @@ import cuda_host
 import numpy as np
 import pytest
 
-from recsolve.kernels.gpu.mailbox import BOX, LONGEST, PEERS, Post
+from recsolve.kernels.gpu.mailbox import BOX, PEERS, ROOM, Post
 
 needs_compiler = pytest.mark.skipif(cuda_host.compiler() is None, reason="needs g++")
 _WAIT = 60.0
 
 
-def exchanging(rank, boxes, layout, messages, given_up, found):
+def exchanging(rank, boxes, layout, messages, given_up, found, patience=_WAIT):
     """Send messages one after the other, and append what has come of each: its rows, and what the host was told."""
     words, sizes, row, told_row = layout
     places = [*np.cumsum([-(-8 * words // 16) * 16, *(-(-nbytes // 16) * 16 for nbytes in sizes)])]
@@ -22,7 +22,7 @@ def exchanging(rank, boxes, layout, messages, given_up, found):
         told, seen = np.full((len(boxes), told_row), 255, np.uint8), np.zeros(len(boxes), np.int64)
         post.words[:] = head
         begins = [x.ctypes.data for x in arrays]
-        post(number, begins, rows.ctypes.data, row, told.ctypes.data, told_row, seen.ctypes.data)
+        post(number, begins, rows.ctypes.data, row, told.ctypes.data, told_row, seen.ctypes.data, patience)
         found.append((rows, told, seen.tolist(), places))
 
 
@@ -60,18 +60,23 @@ def test_a_rank_that_gives_up_leaves_and_says_nothing_of_those_who_have_not_come
     boxes, given_up, found = [np.zeros(BOX, np.uint8) for _ in range(2)], np.zeros(1, np.int64), []
     at = [box.ctypes.data for box in boxes]
     layout = 4, [], 64, 32
-    waiting = Thread(target=exchanging, args=(0, at, layout, [(np.arange(4), [])], given_up, found))
+    sent, flags = [(np.arange(4), [])], [box.view(np.int64)[PEERS * ROOM // 8 :: ROOM // 8] for box in boxes]
+    waiting = Thread(target=exchanging, args=(0, at, layout, sent, given_up, found))
     waiting.start()
-    waiting.join(0.3)
-    assert waiting.is_alive()
+    while not flags[1][0]:  # it has sent its row
+        assert waiting.is_alive()
     given_up[0] = 1
     waiting.join(_WAIT)
     ((rows, told, seen, _),) = found
     assert seen == [1, 0]  # its own row has come
     assert (rows[1] == 255).all()
     assert (told[1] == 255).all()
+    assert flags[1][0] == 0
+    late = []  # who does not find the first one any more, and waits until time is over
+    exchanging(1, at, layout, sent, np.zeros(1, np.int64), late, 0.1)
+    assert late[0][2] == [0, 1]
 
 
-def test_a_box_has_room_for_two_messages_of_all():
-    assert 2 * PEERS * LONGEST <= BOX
-    assert LONGEST % 16 == 0
+def test_a_box_is_memory_of_its_own():
+    assert BOX == 2 * PEERS * ROOM
+    assert BOX % (2 << 20) == 0  # of which CUDA makes allocations: of a part of one others would see the beginning

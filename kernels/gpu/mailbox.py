@@ -16,7 +16,8 @@ PEERS, ROOM, _FLAG, WORDS, SLOTS = (
     constants("ranks/mailbox")[name] for name in ("PEERS", "ROOM", "FLAG", "WORDS", "SLOTS")
 )
 LONGEST = ROOM - _FLAG  # bytes of a row
-BOX = 2 * PEERS * ROOM  # bytes of a box, which are 0 at first
+# Bytes of a box, which are 0 at first: a multiple of 2 MB, of which CUDA makes allocations, and shows whole ones alone.
+BOX = 2 * PEERS * ROOM
 _MAIL = structure("ranks/mailbox", "Mail")
 _AT = {name: place[1] // 8 for name, place in (_MAIL.fields or {}).items()}  # in a structure seen as integers
 
@@ -57,11 +58,20 @@ class Post:
         self.words: Array = p[_AT["word"] : _AT["word"] + words]
         self._from = p[_AT["from"] : _AT["from"] + len(sizes)]
         self._each = p[_AT["number"] : _AT["seen"] + 1]  # number, begins, rows, row, told, told_row, seen
+        self._patience = p[_AT["patience"] : _AT["patience"] + 1]
         launch = Launch(headers("ranks/mailbox"), _KERNEL, _OPTIONS, len(boxes), _THREADS, 0, p)
         self._launch = machine.prepared(launch)
 
     def __call__(
-        self, number: int, arrays: Sequence[int], rows: int, row: int, told: int, told_row: int, seen: int
+        self,
+        number: int,
+        arrays: Sequence[int],
+        rows: int,
+        row: int,
+        told: int,
+        told_row: int,
+        seen: int,
+        patience: float,
     ) -> None:
         """Exchange ``words`` and arrays.
 
@@ -77,7 +87,9 @@ class Post:
             That of the first bytes of each row in memory of the host, (ranks, told_row); a multiple of 8.
         seen : int
             That of a word of the host for each rank, which becomes ``number`` once its row is there.
+        patience : float
+            Seconds after which the device waits no more.
         """
         self._each[:] = number, number % 2 * PEERS * ROOM, rows, row, told, told_row, seen
-        self._from[:] = arrays
+        self._from[:], self._patience[:] = arrays, int(1e9 * patience)
         self._launch()

@@ -90,7 +90,8 @@ class Exchange(Gathering):
             self._check(told, sent, arrays)
             if length > self._along:
                 rows = self._joined(rows, self._gathered(letter.packed[HEADER + self._along :])[0])
-                self._along = min(max(self._along, 1 << (length - 1).bit_length()), _LARGEST)
+                most = _LARGEST if self._boxes is None else self._boxes.longest - HEADER
+                self._along = min(max(self._along, 1 << (length - 1).bit_length()), most)
             self._amid = False
             return unpack(rows, told, sent, arrays)
 
@@ -124,7 +125,7 @@ class Exchange(Gathering):
         with one_stream(self.on_device):
             letter = self._written(GOES_ON, sent, arrays, more)
             rows, work, coming = self._sent_off(letter, layout_of(sent, few).length, self.timeout)
-            if not self.on_device:
+            if work is not None and not self.on_device:
                 self._seen(work, coming, self.timeout)
             there = stacked(rows, sent, arrays)
 
@@ -171,9 +172,9 @@ class Exchange(Gathering):
     def _sent_off(self, letter: Letter, count: int, patience: float) -> tuple[Any, Any, Arriving]:
         """Send a header and what goes along; return where those of all come, what tells of it, and ``count`` bytes."""
         along = HEADER + self._along
-        if (boxes := self._mailboxes(patience)) is not None and boxes.takes(along):
+        if (boxes := self._mailboxes(patience)) is not None:
             self.sent += along
-            rows, coming = boxes.post(letter, along, count)
+            rows, coming = boxes.post(letter, along, count, patience + 1)
             return rows, None, coming
         rows, work = self._started(letter.packed[:along], patience)
         return rows, work, self._arriving(work, rows, count)
@@ -214,7 +215,8 @@ class Exchange(Gathering):
         """
         count = HEADER + (seen if seen <= self._along else 0)
         patience = self.timeout if patience is None else patience
-        rows, work, coming = self._sent_off(letter, count, patience)
+        with one_stream(self.on_device):
+            rows, work, coming = self._sent_off(letter, count, patience)
         told = self._seen(work, coming, patience)
         self._counted(told)
         return told, rows

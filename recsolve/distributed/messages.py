@@ -60,6 +60,7 @@ class Letter:
     Parameters
     ----------
     head : sequence of int
+        The numbers of the header.
     numbers : array of float64
     arrays : sequence of native arrays
     least : int
@@ -78,10 +79,8 @@ class Letter:
     @property
     def words(self) -> list[int]:
         """What the host tells, in words of 64 bits."""
-        rest = HEADER // 8 - len(self.head)
-        return [*self.head, *(0,) * rest, *self.numbers.view(np.int64).tolist()]
+        return [*self.head, *self.numbers.view(np.int64).tolist()]
 
-    @property
     def plain(self) -> list[Array]:
         """The arrays, as they lie on the device without gaps."""
         return [x if _plain(x) else _made_plain(x) for x in self.arrays]
@@ -95,7 +94,7 @@ class Letter:
             return Pinned.here().packed(self)
         packed = torch.zeros(self.size, dtype=torch.uint8)
         host: Array = packed.numpy()
-        host[: 8 * len(self.head)].view(np.int64)[:] = self.head
+        host[:HEADER].view(np.int64)[:] = self.head
         host[HEADER : HEADER + self.numbers.nbytes] = self.numbers.view(np.uint8)
         for x, (dtype, shape, place, nbytes) in zip(self.arrays, self.layout.arrays, strict=True):
             if nbytes:
@@ -203,9 +202,16 @@ class Pinned:
             self._made.append(room)
         return room
 
-    def back(self, room: Array) -> None:
-        """Take bytes to which nothing is under way."""
+    def event(self) -> Any:
+        """Return an event, which is the caller's until it is given back."""
+        import cupy
+
+        return self._events.pop() if self._events else cupy.cuda.Event(disable_timing=True)
+
+    def back(self, room: Array, event: Any) -> None:
+        """Take bytes to which nothing is under way, and an event."""
         self._rooms.append(room)
+        self._events.append(event)
 
     def packed(self, letter: Letter) -> Any:
         """Return a message as bytes of the device: one launch."""
@@ -214,7 +220,7 @@ class Pinned:
         packing = self._packings.get(letter.layout) or self._packing(letter.layout)
         packing.words[:] = letter.words
         packed = torch.empty(letter.size, dtype=torch.uint8, device="cuda")
-        packing(packed.data_ptr(), letter.plain)
+        packing(packed.data_ptr(), letter.plain())
         return packed
 
     def _packing(self, layout: Layout) -> Packing:
@@ -231,8 +237,7 @@ class Pinned:
         import cupy
 
         size = len(rows) * count
-        room, stream = self.take(size), cupy.cuda.get_current_stream()
-        event = self._events.pop() if self._events else cupy.cuda.Event(disable_timing=True)
+        room, event, stream = self.take(size), self.event(), cupy.cuda.get_current_stream()
         if size:
             where, begins = room.ctypes.data, rows.data_ptr()
             cupy.cuda.runtime.memcpy2DAsync(
@@ -242,8 +247,7 @@ class Pinned:
 
         def told() -> Array:
             found = room[:size].reshape(len(rows), count).copy()
-            self.back(room)
-            self._events.append(event)
+            self.back(room, event)
             return found
 
         return lambda: bool(event.done), told

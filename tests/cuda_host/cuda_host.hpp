@@ -109,6 +109,9 @@ inline unsigned long long observe_afar(const unsigned long long* word) {
 inline void publish_afar(unsigned long long* word, unsigned long long value) {
     __atomic_store_n(word, value, __ATOMIC_RELEASE);
 }
+inline long long clock_now() {
+    return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1);
+}
 inline void pause() {
     emulated::pause();
 }

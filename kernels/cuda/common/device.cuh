@@ -44,7 +44,14 @@ __device__ inline unsigned long long observe_afar(const unsigned long long* word
     return value;
 }
 __device__ inline void publish_afar(unsigned long long* word, unsigned long long value) {
-    asm volatile("fence.acq_rel.sys;\n\tst.release.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+    asm volatile("st.release.sys.global.u64 [%0], %1;" ::"l"(word), "l"(value) : "memory");
+}
+
+// Nanoseconds since some time.
+__device__ inline long long clock_now() {
+    long long now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    return now;
 }
 
 // Lets other warps run while this one waits for a flag.
