@@ -119,6 +119,8 @@ class ShardedGradients:
                 parts[name] = tree(lambda x: to_native(x, "a gradient"), getattr(local, name))
             except (AttributeError, TypeError) as error:  # raised where it is asked for
                 self._refused[name] = error.with_traceback(None)
+        if local._compiled is not None:  # what is read next is made while the device is busy
+            _ = local._drive
         flat: list[Array] = []
         tree(flat.append, parts)
         holds, found = self._axis.ranks.total_if([] if right is None else [right], flat)
