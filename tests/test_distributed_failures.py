@@ -151,6 +151,21 @@ def described(group, *, within=None):
         return axis.ranks.exchange([1.0]).numbers().sum()
 
 
+def nameless(group, *, within=None):
+    """Fail in a call before its first message, and in the description that the others are to be told."""
+    axis = shared(group, np.ones(T)).timeline
+
+    def call():
+        if within is not None:
+            raise OSError("of the description")
+        return "a call"
+
+    with axis.together(call):
+        if within is not None:
+            within()
+        return axis.ranks.exchange([1.0]).numbers().sum()
+
+
 # What one rank does, as against what the others do: the calls, and what their errors say -----------------------------
 
 SCANNED = [scanned, {}]
@@ -210,6 +225,7 @@ FAIL = [  # the faulty rank's call, the others' call, the error of the faulty ra
     *(([ahead, {"within": raises(MemoryError()), "at": i}], [ahead, {}], ("MemoryError", "")) for i in range(3)),
     ([ahead, {"within": raises(KeyboardInterrupt()), "at": 1}], [ahead, {}], ("KeyboardInterrupt", "")),
     ([described, {"within": raises(MemoryError("of weights"))}], [described, {}], ("MemoryError", "of weights")),
+    ([nameless, {"within": raises(MemoryError("of the call"))}], [nameless, {}], ("MemoryError", "of the call")),
     ([adjoined, {"cotangent": None}], [adjoined, {}], ("ValueError", "no cotangent")),
 ]
 

@@ -7,6 +7,7 @@ last step to the first, of which each rank needs only what comes in. What all st
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def _back(
     if clamp is not None:
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
     given = states, output, final
-    own = lambda: OwnSteps.of(solution.recurrence)  # noqa: E731
+    own = partial(OwnSteps.of, solution.recurrence)
     return WayBack(local.recurrence, local._iterate.states, given, axis, own, begun)
 
 
@@ -119,6 +120,8 @@ class ShardedGradients:
                 parts[name] = tree(lambda x: to_native(x, "a gradient"), getattr(local, name))
             except (AttributeError, TypeError) as error:  # raised where it is asked for
                 self._refused[name] = error.with_traceback(None)
+        if local._compiled is not None:  # what is read next is made while the device is busy
+            _ = local._drive
         flat: list[Array] = []
         tree(flat.append, parts)
         holds, found = self._axis.ranks.total_if([] if right is None else [right], flat)

@@ -71,20 +71,16 @@ class AskedShot(Shot):
     def _known(self) -> dict[str, Array]:
         return {"solve": self.asked.told, "again": self.again.told, **self.where}
 
-    def _read(self, told: Told, said: Said) -> Found:
-        good, *found = self.asked.brief(
-            np.array((said.solve, said.again)),
-            (np.array((told.segments, told.segments_again)), np.array((told.groups, told.groups_again))),
-        )
-        worst, iterations, largest = (x.max(axis=0) for x in found)
-        return Found(
-            (told.good > 0) & (told.segments > 0) & good.all(axis=0),
-            np.maximum(np.maximum(told.worst, said.near), worst),
-            np.maximum(told.iterations, iterations),
-            np.maximum(told.largest, largest),
-            told.stayed > 0,
-            said.met,
-        )
+    def _read(self, told: list[Told], said: Said) -> list[Found]:
+        sizes = [(one.segments, one.groups) for one in told]
+        sizes += [(one.segments_again, one.groups_again) for one in told]
+        briefs = self.asked.brief(np.concatenate((said.solve, said.again)), sizes)
+        each, found = zip(told, briefs, briefs[len(told) :], said.met.tolist(), said.near.tolist(), strict=False), []
+        for one, solve, again, meets, near in each:
+            good = bool(one.good and one.segments) and solve.good and again.good
+            worst, iterations, largest = map(max, one[1:4], solve[1:], again[1:])
+            found.append(Found(good, max(worst, near), iterations, largest, one.stayed > 0, meets))
+        return found
 
     @cached_property
     def _true(self) -> Problem:

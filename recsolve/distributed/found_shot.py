@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from recsolve.base.arrays import Array, to_host
 from recsolve.distributed.shot import Found, Said, Shot, Told
 from recsolve.distributed.task import Task
@@ -90,13 +88,15 @@ class FoundShot(Shot):
     def _known(self) -> dict[str, Array]:
         return {} if self.report is None else {"report": self.report}
 
-    def _read(self, told: Told, said: Said) -> Found:
-        report = Report(*said.report.T)
-        # A step that fails where those taken anew meet the others is no fault: more of them may be needed.
-        meets = (told.rest == 0) | (report.unconverged < told.rest)
-        good = (told.good > 0) & (told.segments == 0) & ((report.failed == 0) | ~meets)
-        worst = np.ascontiguousarray(report.bits).view(np.float64)
-        return Found(good, worst, told.iterations, told.largest, told.stayed > 0, meets)
+    def _read(self, told: list[Told], said: Said) -> list[Found]:
+        found = []
+        for one, row in zip(told, said.report.tolist(), strict=True):
+            report = Report(*row)
+            # A step that fails where those taken anew meet the others is no fault: more of them may be needed.
+            meets = not one.rest or report.unconverged < one.rest
+            good = bool(one.good) and not one.segments and (not report.failed or not meets)
+            found.append(Found(good, report.worst, one.iterations, one.largest, one.stayed > 0, meets))
+        return found
 
     def _ended(self, worst: float) -> tuple[Recurrence, Iterate]:
         assert self.finish is not None

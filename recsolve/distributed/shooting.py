@@ -47,12 +47,12 @@ def solve_by_shooting(task: Task) -> Outcome | None:
     told, final = found
     rec.take_scale(1.0)  # that of ordinary states
     maxiter = task.settings["maxiter"]
-    if maxiter is not None and told.iterations.max() > maxiter:
+    if maxiter is not None and max(one.iterations for one in told) > maxiter:
         return None
     tested = own.tolerance.atol, own.tolerance.rtol, own.tolerance.unit
     facts = [
-        Facts(length, Status.CONVERGED, int(iterations), worst, length, -1, *tested)
-        for length, iterations, worst in zip(axis.ordered, told.iterations.tolist(), told.worst.tolist(), strict=True)
+        Facts(length, Status.CONVERGED, int(one.iterations), one.worst, length, -1, *tested)
+        for length, one in zip(axis.ordered, told, strict=True)
     ]
     return Outcome(own.solution(facts[axis.place], watch), facts, final)
 
@@ -87,7 +87,7 @@ def _whole(solver: solvers.Method, problem: Problem) -> bool:
     )
 
 
-def _agreed(task: Task, own: Shot) -> tuple[Found, Array] | None:
+def _agreed(task: Task, own: Shot) -> tuple[list[Found], Array] | None:
     """Return what ranks have told once all follow from each other, and the last state."""
     axis = task.timeline
     first = axis.ranks.begin((), [own.end], more=True)  # nobody looks at it before all is asked for
@@ -103,9 +103,10 @@ def _agreed(task: Task, own: Shot) -> tuple[Found, Array] | None:
         own.conclude()
         truth = before_each(task, axis.in_order(sent.arrays[-1]))
         found = own.completed(*sent.told())
-        if not found.good.all() or not ordinary(own.states, found.largest.max()):
+        good, _, _, largest, stayed, meets = zip(*found, strict=True)
+        if not all(good) or not ordinary(own.states, max(largest)):
             return None
-        if found.stayed[:-1].all() and found.meets.all():
+        if all(stayed[:-1]) and all(meets):
             return found, truth[-1]
         own.go_on(truth[axis.place])
 

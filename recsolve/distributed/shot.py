@@ -31,29 +31,29 @@ FEWEST, _MORE = 256, 4  # steps that are taken anew: at least; then so many time
 
 
 class Told(NamedTuple):
-    """The numbers of a message, or arrays of those of all ranks: how well steps are solved, as far as hosts know."""
+    """The numbers of a message: how well a rank has solved its steps, as far as its host knows."""
 
-    good: Any
-    worst: Any
-    iterations: Any
-    largest: Any
-    stayed: Any  # whether what comes out is what was told before
-    rest: Any = 0.0  # steps after those taken anew
-    segments: Any = 0.0  # what it takes to say what a device tells of a solve, of all steps
-    groups: Any = 0.0
-    segments_again: Any = 0.0  # and of those taken anew
-    groups_again: Any = 0.0
+    good: float
+    worst: float
+    iterations: float
+    largest: float
+    stayed: float  # whether what comes out is what was told before
+    rest: float = 0.0  # steps after those taken anew
+    segments: float = 0.0  # what it takes to say what a device tells of a solve, of all steps
+    groups: float = 0.0
+    segments_again: float = 0.0  # and of those taken anew
+    groups_again: float = 0.0
 
 
 class Found(NamedTuple):
-    """What ranks and their devices have told, an array each: how well steps are solved, and whether they meet."""
+    """What a rank and its device have told: how well its steps are solved, and whether they meet."""
 
-    good: Array
-    worst: Array
-    iterations: Array
-    largest: Array
-    stayed: Array
-    meets: Array
+    good: bool
+    worst: float
+    iterations: float
+    largest: float
+    stayed: bool
+    meets: bool
 
 
 class Said(NamedTuple):
@@ -175,7 +175,7 @@ class Shot(ABC):
         """Return those of the arrays of a message that this kind of shot has."""
 
     @abstractmethod
-    def _read(self, told: Told, said: Said) -> Found:
+    def _read(self, told: list[Told], said: Said) -> list[Found]:
         """Return what all ranks and their devices have told; one of another kind is not good."""
 
     @abstractmethod
@@ -200,11 +200,10 @@ class Shot(ABC):
         found = [known[name] if name in known else constant(self.start, *none) for name, none in nothing.items()]
         return Said._make([*found, self.end])
 
-    def completed(self, numbers: Array, arrays: Sequence[Array]) -> Found:
+    def completed(self, numbers: Array, arrays: Sequence[Array]) -> list[Found]:
         """Return what has been told, in the order of steps, given numbers and arrays of all ranks."""
         self._said = Said(*arrays)
-        found = self._read(Told(*numbers.T), self._said)
-        return Found(*map(self.task.timeline.in_order, found)) if self.task.timeline.backwards else found
+        return self.task.timeline.in_order(self._read([Told(*row) for row in numbers.tolist()], self._said))
 
     def _own(self, said: Array) -> Array:
         """Return what this rank has told."""

@@ -186,6 +186,10 @@ def tree(function: Callable[..., Any], *trees: Any) -> Any:
     first = trees[0]
     if first is None:
         return None
+    if len(trees) == 1 and type(first) is Names:  # as most are
+        return Names({name: tree(function, x) for name, x in vars(first).items()}, first._what)
+    if hasattr(type(first), "dtype"):
+        return function(*trees)
     if isinstance(first, tuple):
         return tuple(tree(function, *parts) for parts in zip(*trees, strict=True))
     if isinstance(first, Mapping):

@@ -61,19 +61,21 @@ class Verdict(NamedTuple):
 
 
 class Brief(NamedTuple):
-    """What is known of several solves by compiled loops, without their states.
+    """What is known of states that compiled loops have found, without them.
 
     Attributes
     ----------
-    good : array of bool
-        Whether all states were written, tested, finite and within the tolerance.
-    worst, iterations, largest : array
+    good : bool
+        Whether all were written, tested, finite and within the tolerance.
+    worst : float
+    iterations : int
+    largest : float
     """
 
-    good: Array
-    worst: Array
-    iterations: Array
-    largest: Array
+    good: bool
+    worst: float
+    iterations: int
+    largest: float
 
 
 class Asked(NamedTuple):
@@ -92,8 +94,8 @@ class Asked(NamedTuple):
         ``verdict(told, sizes)`` returns the verdict, given these on the host: those of this solve, or of one of other
         steps.
     brief : callable
-        ``brief(told, sizes)`` returns what ranks want to know of each other's solves: ``told`` of any of them along the
-        last axis, and two arrays of sizes.
+        ``brief(told, sizes)`` returns what ranks want to know of each other's solves, given the rows that devices have
+        told and as many sizes.
     """
 
     states: Array
@@ -101,7 +103,7 @@ class Asked(NamedTuple):
     sizes: tuple[int, int]
     judge: Callable[[], None]
     verdict: Callable[[Array, tuple[int, int]], Verdict]
-    brief: Callable[[Array, tuple[Array, Array]], Brief]
+    brief: Callable[[Array, list[tuple[float, float]]], list[Brief]]
 
 
 class Pulled(NamedTuple):

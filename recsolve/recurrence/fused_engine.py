@@ -116,8 +116,8 @@ class FusedEngine(CompiledEngine):
         def verdict(told: Array, sizes: tuple[int, int]) -> Verdict:
             return _verdict(states, rows, test, findings(told, *sizes))
 
-        def brief(told: Array, sizes: tuple[Array, Array]) -> Brief:
-            return _brief(states.dtype, test, told, *sizes)
+        def brief(told: Array, sizes: list[tuple[float, float]]) -> list[Brief]:
+            return _briefs(states.dtype, test, told, sizes)
 
         return Asked(states, outcome.told, (outcome.plan.segments, outcome.groups), outcome.judge, verdict, brief)
 
@@ -131,22 +131,27 @@ class FusedEngine(CompiledEngine):
 
 def _verdict(states: Array, rows: int, test: tuple[float, float], found: Findings) -> Verdict:
     """Return what kernels say of the states that they have written and read again."""
-    worst = float(_no_less(states.dtype, found.worst, found.segments))
+    worst = _no_less(states.dtype, found.worst, found.segments)
     iterations, good = max(found.sweeps - 1, 0) if max(test) else 0, found.complete and found.finite and found.met
     again = {"segments": found.segments, "segments_redone": found.redone, "segments_walked": found.walked}
     counts = {"nfev": max(found.sweeps, 1), "njev": iterations, "rows": max(found.sweeps, 1) * rows, **again}
     return Verdict(states, iterations, worst if good else None, counts=counts, largest=found.largest)
 
 
-def _brief(dtype: np.dtype[Any], test: tuple[float, float], told: Array, segments: Array, groups: Array) -> Brief:
+def _briefs(
+    dtype: np.dtype[Any], test: tuple[float, float], told: Array, sizes: list[tuple[float, float]]
+) -> list[Brief]:
     """Return the same of several solves, as far as others want to know it."""
-    good, worst, sweeps, largest = findings_of_all(told, segments, groups)
-    iterations = np.maximum(sweeps - 1, 0) if max(test) else np.zeros_like(sweeps)
-    return Brief(good, _no_less(dtype, worst, segments), iterations, largest)
+    found, iterates = [], max(test) > 0
+    for (good, worst, sweeps, largest), (segments, _) in zip(findings_of_all(told, sizes), sizes, strict=True):
+        if segments > 1:
+            worst = _no_less(dtype, worst, segments)
+        found.append(Brief(good, worst, sweeps - 1 if iterates and sweeps else 0, largest))
+    return found
 
 
-def _no_less(dtype: np.dtype[Any], worst: Any, segments: Any) -> Any:
-    """Return largest defects, of which kernels give those of segments in float32, as no less than they were."""
-    if dtype == np.float32:
-        return worst
-    return np.where(segments > 1, np.nextafter(np.float32(worst), np.float32(np.inf)), worst)
+def _no_less(dtype: np.dtype[Any], worst: float, segments: float) -> float:
+    """Return the largest defect, which kernels give in float32 where there are segments, as no less than it was."""
+    if segments > 1 and dtype == np.float64:
+        return float(np.nextafter(np.float32(worst), np.float32(np.inf)))
+    return worst

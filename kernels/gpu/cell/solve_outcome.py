@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -14,8 +14,7 @@ from recsolve.kernels.gpu.cell.solve_plan import Plan
 
 _FIELD = constants("solve/problem")
 _TOLD = itemgetter(*(_FIELD[x] for x in ("ENDED", "WRONG", "NOT_FINITE", "UNMET", "SWEEPS", "REDONE", "WALKED")))
-_FAULTS = [_FIELD[x] for x in ("WRONG", "NOT_FINITE", "UNMET")]
-_SIZES = itemgetter(*(_FIELD[x] for x in ("WORST", "LARGEST")))  # of float32
+_WORST, _LARGEST = _FIELD["WORST"], _FIELD["LARGEST"]  # of float32
 
 
 class Findings(NamedTuple):
@@ -102,20 +101,26 @@ class Outcome:
 def findings(told: Array, segments: int, groups: int) -> Findings:
     """Return what the device found out about a solve of so many segments of groups of lanes, of what it has told."""
     ended, wrong, lost, unmet, sweeps, redone, walked = _TOLD(told.tolist())
-    residual, size = _SIZES(told.view(np.float32).tolist())
+    numbers = told.view(np.float32).tolist()
     complete = ended == segments * groups and not wrong
-    return Findings(complete, not lost, not unmet, residual, max(sweeps, 1), walked, redone, segments, size)
+    return Findings(
+        complete, not lost, not unmet, numbers[_WORST], max(sweeps, 1), walked, redone, segments, numbers[_LARGEST]
+    )
 
 
-def findings_of_all(told: Array, segments: Array, groups: Array) -> tuple[Array, Array, Array, Array]:
-    """Return whether solves are complete, finite and met, their worst defects, sweeps and largest |h|.
+def findings_of_all(told: Array, sizes: Sequence[tuple[float, float]]) -> list[tuple[bool, float, int, float]]:
+    """Return of several solves whether each is complete, finite and met, its worst defect, sweeps and largest |h|.
 
     Parameters
     ----------
-    told : array of int32, shape (..., FIELDS)
+    told : array of int32, shape (solves, FIELDS)
         What the device has told of each.
-    segments, groups : array, shape (...)
+    sizes : sequence of tuple
+        The segments and groups of each.
     """
-    sizes = told.view(np.float32)
-    good = (told[..., _FIELD["ENDED"]] == segments * groups) & ~told[..., _FAULTS].any(axis=-1)
-    return good, sizes[..., _FIELD["WORST"]], told[..., _FIELD["SWEEPS"]], sizes[..., _FIELD["LARGEST"]]
+    found = []
+    for (segments, groups), words, numbers in zip(sizes, told.tolist(), told.view(np.float32).tolist(), strict=True):
+        ended, wrong, lost, unmet, sweeps, _, _ = _TOLD(words)
+        good = ended == segments * groups and not (wrong or lost or unmet)
+        found.append((good, numbers[_WORST], sweeps, numbers[_LARGEST]))
+    return found
