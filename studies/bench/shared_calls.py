@@ -123,13 +123,14 @@ def _solve(data: Data, bias: float) -> Call:
 
 def _solving(rec: Any, method: str) -> Call:
     def sweeping() -> Any:
+        from recsolve.distributed.ahead import Ahead
         from recsolve.distributed.sweeps import solve_by_sweeps
         from recsolve.distributed.task import Task
         from recsolve.solve import split_options
 
         driver, found = split_options("newton" if method == "auto" else method, None)
         solver: Any = found
-        task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None)
+        task = Task(rec, solver, driver, {"tol": None, "maxiter": None}, None, Ahead(rec))
         with rec.timeline.ranks.together(f"sweeps of {method}"):
             return solve_by_sweeps(task, solver, rec.length + 2, int(driver["patience"]))
 
