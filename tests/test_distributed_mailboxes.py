@@ -114,7 +114,7 @@ def _exchanged(group):
         arrays, numbers = _arrays(rank, number, many)
         letter = Letter((0, number, 1 << 60, -1), numbers, [cupy.asarray(x) for x in arrays], HEADER + 4096)
         count = layout_of(numbers, []).length
-        rows, (there, told) = boxes.post(letter, HEADER + 4096, count)
+        rows, (there, told) = boxes.post(letter, HEADER + 4096, count, 60.0)
         found = [x.get() for x in stacked(rows, numbers, arrays)]
         while not there():
             pass

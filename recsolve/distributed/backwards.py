@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -27,10 +27,10 @@ from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.fused_engine import FusedEngine
 
-# Steps that what comes in is carried through: at least, which share of all, and at most until that has not sufficed for
-# a cell.
-_FEWEST, _SHARE, _MOST = 256, 64, 2048
-_REMEMBERING: WeakSet[Cell] = WeakSet()
+# Steps that what comes in is carried through: at least, which share of all by how often that has not sufficed for a
+# cell, and at most until it has not.
+_FEWEST, _SHARES, _MOST = 256, (64, 64, 16, 4), 2048
+_TOO_FEW: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
 
 
 class _Elements(Elements):
@@ -113,7 +113,8 @@ class WayBack:
         if self.begun is not None:
             self.begun.drop()
         if self.hurried:
-            _REMEMBERING.add(_cell_of(self.rec))
+            cell = _cell_of(self.rec)
+            _TOO_FEW[cell] = _TOO_FEW.get(cell, 0) + 1
         if self.final:
             self._take_final(self.axis.ranks.total(self.final))
         with np.errstate(all="ignore"):
@@ -171,9 +172,9 @@ class WayBack:
         rec, trajectory = self.rec, self.trajectory
         if incoming is None:
             return constant(rec.initial, (), np.dtype(bool), 1)
-        few = rec.length // _SHARE
-        if _cell_of(rec) not in _REMEMBERING:
-            few = min(few, _MOST)
+        times = _TOO_FEW.get(_cell_of(rec), 0)
+        few = rec.length // _SHARES[min(times, len(_SHARES) - 1)]
+        few = few if times else min(few, _MOST)
         start = rec.length - max(few, _FEWEST)
         engine = self.own().engine(self.engine, start, rec.length, trajectory[start - 1])
         nothing = namespace(incoming).broadcast_to(constant(incoming, (), rec.dtype, 0), engine.recurrence.shape)

@@ -27,6 +27,7 @@ _SIZES = (1, 4, 16, 64)  # megabytes that a rank holds after an all-gather
 # Turns that do not count, for what they compile, measure and remember, and until an interpreter has made its code fast:
 # at least, at most, at most for each that counts, and seconds that more than the least of them take.
 _WARM, _WARMEST, _WARM_BY, _WARMING = 2, 25, 5, 0.25
+_IN_A_ROW, _MOST_IN_A_ROW = 0.1, 8  # seconds that calls of a turn take together at most, and how many there are
 _ONCE = 20  # messages that are timed
 
 
@@ -74,27 +75,31 @@ class World:
     ) -> Array:
         """Return times (1 + len(alone), repeats): of what rank 0 does alone, and last of what all do then.
 
-        That of all is the time until the last of them ends.
+        That of all is the time until the last of them ends. Each is of a few calls one after the other, where they are
+        short: ranks do not begin at the same moment that have waited for each other.
         """
 
-        def turn() -> list[float]:
-            first = [0.0 if run is None else self._seconds(run) for run in alone]
+        def turn(calls: int) -> list[float]:
+            first = [0.0 if run is None else self._seconds(run, calls) for run in alone]
             self.wait(group)
-            return [*first, self._seconds(together)]
+            return [*first, self._seconds(together, calls)]
 
-        last = [turn() for _ in range(_WARM)][-1]
-        enough = int(_WARMING / max(sum(last), 1e-9))
-        for _ in range(min(_WARMEST, _WARM_BY * repeats, *self.told(group, enough)) - _WARM):
-            turn()
-        times = np.array([turn() for _ in range(repeats)]).T
+        last = [turn(1) for _ in range(_WARM)][-1]
+        counts = self.told(group, [int(seconds / max(sum(last), 1e-9)) for seconds in (_WARMING, _IN_A_ROW)])
+        warm, calls = np.min(counts, axis=0).tolist()
+        for _ in range(min(_WARMEST, _WARM_BY * repeats, warm) - _WARM):
+            turn(1)
+        times = np.array([turn(min(max(calls, 1), _MOST_IN_A_ROW)) for _ in range(repeats)]).T
         return np.max(self.told(group, times), axis=0)  # type: ignore[no-any-return]
 
-    def _seconds(self, run: Callable[[], Any]) -> float:
+    def _seconds(self, run: Callable[[], Any], calls: int) -> float:
+        """Return the seconds of a call, of as many one after the other."""
         self.settle()
         began = perf_counter()
-        run()
-        self.settle()
-        return perf_counter() - began
+        for _ in range(calls):
+            run()
+            self.settle()
+        return (perf_counter() - began) / calls
 
 
 def launched() -> bool:
