@@ -29,7 +29,7 @@ class Link:
     latency : float
         Seconds of an all-gather of a few bytes.
     message : float
-        Seconds that a message of recsolve of a few bytes takes longer than on one rank.
+        Seconds that a message of recsolve of a few bytes takes longer than on one rank; the latency at least.
     bandwidth : float
         Bytes that each rank receives from the others per second, in all-gathers of 1 to 64 MB.
     """

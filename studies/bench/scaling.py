@@ -160,7 +160,7 @@ def _own(config: Scaling, name: str, length: int, sweep: bool, world: World) -> 
     group = world.groups[1]
     call = CASES[name].make(config.data(range(length), length, world.device, group))
     if not sweep or call.sweeping is None:
-        return call.run, 1
+        return call.own or call.run, 1
     return call.sweeping, max(_counted(call.sweeping, group)[1] - 1, 1)
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import recsolve as rs
 from recsolve.base.arrays import Array, from_native, kind_of, namespace, to_native
 from recsolve.base.shard import Shard
+from recsolve.kernels.backends import summarise
+from recsolve.kernels.monoids import MONOIDS
 from recsolve.studies.bench.weighted import recurrence, weights
 
 _BLOCK = 4096  # steps that are drawn together
@@ -83,11 +85,14 @@ class Call:
         Returns of a result the arrays and shards that are compared.
     sweeping : callable or None
         The same by sweeps over all ranks, whether or not they forget.
+    own : callable or None
+        What one of several ranks does, where one that is alone does less.
     """
 
     run: Callable[[], Any]
     answer: Callable[[Any], list[Any]]
     sweeping: Callable[[], Any] | None = None
+    own: Callable[[], Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,8 +109,17 @@ def _scan(data: Data, forgets: bool) -> Call:
     """Return the affine scan of multipliers in (-1, 1), or of some whose product over all steps is more than 1/e."""
     a, b = data.normal("a"), data.normal("b")
     xp = namespace(a)
-    elements = data.over(xp.tanh(a) if forgets else 1 - xp.tanh(abs(a)) / max(data.total, 1)), data.over(b)
-    return Call(lambda: rs.scan("affine", elements), lambda y: [y])
+    a = xp.tanh(a) if forgets else 1 - xp.tanh(abs(a)) / max(data.total, 1)
+    elements, affine = (data.over(a), data.over(b)), MONOIDS["affine"]
+
+    def run() -> Any:
+        return rs.scan("affine", elements)
+
+    def composing() -> Any:
+        summarise(affine, affine.prepare((a, b)))
+        return run()
+
+    return Call(run, lambda y: [y], own=None if forgets else composing)
 
 
 def _gru(data: Data, bias: float) -> Any:
