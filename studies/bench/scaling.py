@@ -142,7 +142,7 @@ def _row(config: Scaling, name: str, scaling: str, p: int, world: World, links: 
     }  # fmt: skip
     del found, truth
     longest = -(-total // p)
-    own, parts = _own(config, name, longest, row["way"] == "sweeps", world) if first else (None, 1)
+    own, parts = _own(config, name, longest, row["way"] == "sweeps", p > 1, world) if first else (None, 1)
     before = (None if alone is None else alone.run, own)
     *others, times = world.in_turns(group, before, call.run, config.repeats)
     base, work = (float(np.median(seconds)) for seconds in others)
@@ -155,12 +155,17 @@ def _row(config: Scaling, name: str, scaling: str, p: int, world: World, links: 
     }  # fmt: skip
 
 
-def _own(config: Scaling, name: str, length: int, sweep: bool, world: World) -> tuple[Callable[[], Any], int]:
-    """Return what rank 0 does of a case alone, through shards of a group of one, and how many sweeps that is."""
+def _own(
+    config: Scaling, name: str, length: int, sweep: bool, several: bool, world: World
+) -> tuple[Callable[[], Any], int]:
+    """Return what rank 0 does of a case alone, through shards of a group of one, and how many sweeps that is.
+
+    ``several`` says whether it is to be what one of several ranks does.
+    """
     group = world.groups[1]
     call = CASES[name].make(config.data(range(length), length, world.device, group))
     if not sweep or call.sweeping is None:
-        return call.own or call.run, 1
+        return (call.own if several else None) or call.run, 1
     return call.sweeping, max(_counted(call.sweeping, group)[1] - 1, 1)
 
 
@@ -211,7 +216,7 @@ def _predictions(
     steps, links = config.steps(name), [Link(**link) for link in record["links"]]
     lengths = sorted({-(-steps // p) for p in (*subsets, *(RANKS if links else ()))})
     plain = CASES[name].make(config.data(range(steps), steps, world.device)).run
-    known: dict[bool, dict[int, float]] = {}
+    known: dict[tuple[bool, bool], dict[int, float]] = {}
     base, found = float("nan"), []
     for scaling in ("strong", "weak"):
         measured = [row for row in record["rows"] if row["case"] == name and row["scaling"] == scaling]
@@ -220,16 +225,16 @@ def _predictions(
         last = max(measured, key=lambda row: int(row["ranks"]))
         for p in RANKS if links else (1,):  # what a message takes is not known otherwise
             row = last | {"ranks": p} | ({"way": None} if p == 1 else {})  # one rank solves its steps itself
-            sweep = row["way"] == "sweeps"
-            if sweep not in known:
-                known[sweep] = {}
-                for length in lengths:
-                    own, parts = _own(config, name, length, sweep, world)
+            kind = row["way"] == "sweeps", p > 1
+            if kind not in known:
+                known[kind] = {}
+                for length in lengths if p > 1 else [steps]:
+                    own, parts = _own(config, name, length, *kind, world)
                     alone, work, _ = world.in_turns(world.groups[1], (plain, own), int, config.repeats)
-                    known[sweep][length] = float(np.median(work)) / parts
+                    known[kind][length] = float(np.median(work)) / parts
                 base = float(np.median(alone))
             share = p if scaling == "weak" else 1
-            seconds = _cost(row, known[sweep], links, world).seconds(p, steps * share)
+            seconds = _cost(row, known[kind], links, world).seconds(p, steps * share)
             speed = share * base / seconds
             found.append({"case": name, "scaling": scaling, "ranks": p, "seconds": seconds, "speed": speed})
     return found
