@@ -187,7 +187,10 @@ def _alike(op: Monoid, elements: Any, initial: Any, axis: int) -> tuple[tuple[Ar
     first = elements[0]
     if not getattr(first, "ndim", 0) or isinstance(first, Jacobian):
         return None
-    kind, dtype, own = kind_of(first), first.dtype, type(first)
+    own = type(first)
+    if own is not np.ndarray and own.__module__.partition(".")[0] not in ("cupy", "torch"):  # it may be anything
+        return None
+    kind, dtype = kind_of(first), first.dtype
     for e in elements if initial is None or type(initial) in (int, float) else (*elements, initial):
         if type(e) is not own or e.dtype != dtype or (kind == "torch" and e.device != first.device):
             return None

@@ -11,6 +11,7 @@ from ranks import over
 import recsolve as rs
 from recsolve.distributed.ahead import Ahead
 from recsolve.distributed.begun import Begun
+from recsolve.distributed.own_steps import OwnSteps
 from recsolve.distributed.ranks import ranks_of
 from recsolve.recurrence.fused_engine import FusedEngine
 
@@ -268,6 +269,27 @@ def test_gradients_of_what_has_changed_since_the_solve_are_those_that_nothing_wa
         np.testing.assert_array_equal(x, y)
 
 
+def _other_drive(made):
+    """Another drive in place of the one that has been solved."""
+    made.rec.drive = {"u": made.put(np.full((T, N), -3, np.float32))}
+
+
+@pytest.mark.parametrize("name", ["states", "final"])
+def test_gradients_are_those_of_what_was_solved_though_another_drive_is_there(name):
+    found = []
+    for change in (_nothing, _other_drive):
+        with simulated.gpu() as put, rs.backend("cuda"), rs.distributed.alone():
+            made = Made(put)
+            sol = rs.solve(made.rec, method="auto")
+            assert OwnSteps.of(made.rec).holds(sol.local.recurrence)  # then nothing is made anew
+            change(made)
+            c = np.ones((T, N), np.float32)
+            given = put(c[0]) if name == "final" else rs.distributed.from_local(put(c))
+            found.append(_gradients(made, sol, **{name: given}))
+    for x, y in zip(*found, strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
 def test_a_way_back_is_asked_for_once_and_before_anything_is_looked_at():
     with simulated.gpu() as put, rs.backend("cuda"), rs.distributed.alone():
         made, asked = Made(put), []
@@ -280,10 +302,19 @@ def test_a_way_back_is_asked_for_once_and_before_anything_is_looked_at():
         with patch.object(FusedEngine, "adjoint", adjoint):
             rs.adjoint(sol, output=c)
             assert len(asked) == 1
-            with patch("recsolve.distributed.adjoint.check_given", side_effect=ZeroDivisionError):
+            made = []
+            with (
+                patch("recsolve.distributed.adjoint.check_given", side_effect=ZeroDivisionError),
+                patch.object(
+                    Begun,
+                    "__exit__",
+                    lambda begun, *error, leave=Begun.__exit__: made.append(begun) or leave(begun, *error),
+                ),
+            ):
                 with pytest.raises(ZeroDivisionError):
                     rs.adjoint(sol, output=c)
             assert len(asked) == 2
+            assert made[0]._found is None  # which the traceback would hold
 
 
 def test_a_way_back_that_nobody_has_asked_for_is_gone_before_another_is_begun():
@@ -296,12 +327,13 @@ def test_a_way_back_that_nobody_has_asked_for_is_gone_before_another_is_begun():
             alive.extend(one._found for one in begun)
             return adjoint(engine, *given)
 
-        def make(self, *given, make=Begun.__init__):
-            make(self, *given)
+        def enter(self, enter=Begun.__enter__):
+            enter(self)
             assert self._found is not None
             begun.append(self)
+            return self
 
-        with patch.object(FusedEngine, "adjoint", adjoint), patch.object(Begun, "__init__", make):
+        with patch.object(FusedEngine, "adjoint", adjoint), patch.object(Begun, "__enter__", enter):
             rs.adjoint(sol, states=c)
         assert alive == [None]
 

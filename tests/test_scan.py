@@ -219,6 +219,21 @@ def test_what_could_be_read_in_two_ways_is_refused():
         rs.scan("affine", (0.5, 1.0))
 
 
+class _Foreign:
+    """What NumPy can make an array of, and has no dtype, as a table of another library."""
+
+    ndim, shape = 2, (6, 2)
+
+    def __init__(self, x):
+        self.x = x
+
+    def __array__(self, dtype=None, copy=None):
+        return self.x
+
+    def __len__(self):
+        return len(self.x)
+
+
 def _given():
     """Elements and initial states that scans take, or refuse, each in its own way."""
     import torch
@@ -226,7 +241,9 @@ def _given():
     x, z = np.linspace(0, 0.9, 12).reshape(6, 2), np.ones((6, 2), np.complex64)
     f, t = x.astype(np.float32), torch.from_numpy(x)
     masked, text = np.ma.masked_array(x, x > 0.5), np.array(["a"] * 6, object)
+    foreign, loose = _Foreign(x), memoryview(x)
     pairs = [
+        *((foreign, foreign), (foreign, x), (loose, loose)),
         *((x, x), (x[::-1], x), (f, f), (x, f), (x.astype(np.float16),) * 2, (x[:1], x), (x[:, :1], x), (x[:0], x[:0])),
         *((z, z), (x, z), (z.astype(np.complex128),) * 2, (x, z.astype(np.complex128)), (0.5, x), (x, 0.5), (0.5, 0.5)),
         *((x[0, 0], x), (x, np.float64(0.5)), (x, np.array(0.5)), (x.astype(int),) * 2, (x > 0.5,) * 2),

@@ -7,7 +7,6 @@ last step to the first, of which each rank needs only what comes in. What all st
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -56,7 +55,11 @@ def _back(
     if clamp is not None:
         raise ValueError(f"clamp is {clamp} and ranks share the time axis; wanted None")
     given = states, output, final
-    own = partial(OwnSteps.of, solution.recurrence)
+
+    def own() -> OwnSteps:  # those that were solved, though the recurrence may have got another drive since
+        found = OwnSteps.of(solution.recurrence)
+        return found if found.holds(local.recurrence) else OwnSteps.of(local.recurrence)
+
     return WayBack(local.recurrence, local._iterate.states, given, axis, own, begun)
 
 
@@ -105,11 +108,12 @@ class ShardedGradients:
         assert axis is not None
         self._axis, self._solution = axis, solution
         found = back.ahead()
-        if found is None or not self._sums(*found):
+        if found is None or not back.suffices(self._sums(*found)):
+            del found  # which has no room beside what follows
             self._sums(back.surely(), None)
 
-    def _sums(self, local: Gradients, right: Array | None) -> bool:
-        """Take the gradients of the own steps, and sum over ranks; return whether all ranks find them right."""
+    def _sums(self, local: Gradients, right: Array | None) -> list[bool]:
+        """Take the gradients of the own steps, and sum over ranks; return which ranks find them right."""
         self.local, solution = local, self._solution
         self._refused: dict[str, Exception] = {}
         initial, some = solution.recurrence.initial, self._axis.begins or solution.recurrence.reset is not None
@@ -120,7 +124,7 @@ class ShardedGradients:
                 parts[name] = tree(lambda x: to_native(x, "a gradient"), getattr(local, name))
             except (AttributeError, TypeError) as error:  # raised where it is asked for
                 self._refused[name] = error.with_traceback(None)
-        if local._compiled is not None:  # what is read next is made while the device is busy
+        if local._compiled is not None and local._direct is None:  # what is read next is made while the device is busy
             _ = local._drive
         flat: list[Array] = []
         tree(flat.append, parts)
@@ -178,8 +182,7 @@ def adjoint_of_shards(
         names = [name for name, x in given.items() if x is not None]
         return f"recsolve.adjoint of {solution.recurrence.description}, with {', '.join(names)}"
 
-    with axis.together(call):
-        begun = Begun(solution, given)
+    with axis.together(call), Begun(solution, given) as begun:
         if not isinstance(solution, ShardedSolution):
             raise TypeError(f"solution is {type(solution).__name__}; wanted what recsolve.solve returns for shards")
         check_given(given)

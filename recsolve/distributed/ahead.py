@@ -35,7 +35,8 @@ class Ahead:
 
     def __enter__(self) -> Ahead:
         last = self._KNOWN.get(self._recurrence) if type(self._recurrence) is CellRecurrence else None
-        if last is not None and last.repeated and all(map(is_, self._given, last.given)):
+        known = last is not None and len(last.given) == len(self._given)
+        if last is not None and known and last.repeated and all(map(is_, self._given, last.given)):
             try:
                 self._asked = last.engine.ask(last.tolerance)
             except Exception:

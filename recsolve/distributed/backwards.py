@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -27,10 +27,57 @@ from recsolve.recurrence.cell import Cell
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.fused_engine import FusedEngine
 
-# Steps that what comes in is carried through: at least, which share of all by how often that has not sufficed for a
-# cell, and at most until it has not.
-_FEWEST, _SHARES, _MOST = 256, (64, 64, 16, 4), 2048
-_TOO_FEW: WeakKeyDictionary[Cell, int] = WeakKeyDictionary()
+# Steps that what comes in is carried through: at least, which shares of all, and at most at first; and after how many
+# calls for which they sufficed fewer are tried.
+_FEWEST, _SHARES, _MOST, _A_WHILE = 256, (64, 16, 4), 2048, 64
+_KINDS = 64  # of cells, by what a rank holds of them
+
+
+class Enough:
+    """How many of the last steps what comes in is carried through: few, and more once they have not sufficed.
+
+    Where no share of them suffices, carrying through more is no help, and it begins with the fewest again.
+
+    Parameters
+    ----------
+    length : int
+        All own steps.
+
+    Attributes
+    ----------
+    steps : list of int
+        What is tried, in turn.
+    """
+
+    _KNOWN: ClassVar[WeakKeyDictionary[Cell, dict[tuple[int, ...], Enough]]] = WeakKeyDictionary()
+
+    def __init__(self, length: int):
+        tried = min(length // _SHARES[0], _MOST), *(length // share for share in _SHARES)
+        self.steps = sorted({max(count, _FEWEST) for count in tried})
+        self._at = self._sufficed = 0
+
+    @classmethod
+    def of(cls, rec: CellRecurrence) -> Enough:
+        """Return that of a cell, and of recurrences of such a shape."""
+        kinds = cls._KNOWN.setdefault(rec.cell.cell, {})
+        if rec.shape not in kinds:
+            if len(kinds) >= _KINDS:
+                kinds.clear()
+            kinds[rec.shape] = cls(rec.length)
+        return kinds[rec.shape]
+
+    @property
+    def count(self) -> int:
+        """How many it is next."""
+        return self.steps[self._at]
+
+    def told(self, sufficed: bool) -> None:
+        """Take note of whether they sufficed."""
+        self._sufficed = self._sufficed + 1 if sufficed else 0
+        if not sufficed:
+            self._at = (self._at + 1) % len(self.steps)
+        elif self._sufficed >= _A_WHILE and self._at:
+            self._at, self._sufficed = self._at - 1, 0
 
 
 class _Elements(Elements):
@@ -92,7 +139,7 @@ class WayBack:
     ):
         self.rec, self.trajectory, self.axis, self.own, self.begun = rec, trajectory, axis, own, begun
         self.engine = rec.bind()
-        self.hurried = False  # whether gradients have been returned that rest on what ranks forget
+        self._enough: Enough | None = None  # how many of the last steps something has been carried through
         with np.errstate(all="ignore"):
             self.cotangent, self.direct = cotangent_of(rec, trajectory, *given[:2])
         self.final = [] if given[2] is None else [given[2]]  # which ranks have not summed yet
@@ -104,17 +151,20 @@ class WayBack:
         found = self.ahead()
         if found is not None:
             local, agrees = found
-            if self.axis.ranks.total_if([agrees], ())[0]:
+            if self.suffices(self.axis.ranks.total_if([agrees], ())[0]):
                 return local
         return self.surely()
+
+    def suffices(self, holds: list[bool]) -> bool:
+        """Return whether it holds on all ranks that the last steps forget what came in, and take note of the own."""
+        if self._enough is not None:
+            self._enough.told(holds[self.axis.ranks.rank])
+        return all(holds)
 
     def surely(self) -> Gradients:
         """Return the same where nothing is guessed that is not looked at."""
         if self.begun is not None:
             self.begun.drop()
-        if self.hurried:
-            cell = _cell_of(self.rec)
-            _TOO_FEW[cell] = _TOO_FEW.get(cell, 0) + 1
         if self.final:
             self._take_final(self.axis.ranks.total(self.final))
         with np.errstate(all="ignore"):
@@ -153,8 +203,7 @@ class WayBack:
                 return None
             after = axis.in_order(list(range(axis.size)))[axis.place + 1 :]
             incoming = sent.arrays[0][after[0]] if after else self.last
-            self.hurried = True
-            return found, self._carried(found, incoming)
+            return found, self._carried(rec, found, incoming)
 
     def _of_nothing(self) -> tuple[Gradients | None, Array]:
         """Return the gradients as if nothing came back, if loops compute all of them, and what is handed on."""
@@ -167,15 +216,13 @@ class WayBack:
         local = Gradients(rec, self.trajectory, self.cotangent, self.direct, engine=self.engine, found=found)
         return local, local._initial if self.axis.place else end
 
-    def _carried(self, found: Gradients, incoming: Array | None) -> Array:
+    def _carried(self, rec: CellRecurrence, found: Gradients, incoming: Array | None) -> Array:
         """Carry what comes back through the last steps, and return whether these forget it."""
-        rec, trajectory = self.rec, self.trajectory
+        trajectory = self.trajectory
         if incoming is None:
             return constant(rec.initial, (), np.dtype(bool), 1)
-        times = _TOO_FEW.get(_cell_of(rec), 0)
-        few = rec.length // _SHARES[min(times, len(_SHARES) - 1)]
-        few = few if times else min(few, _MOST)
-        start = rec.length - max(few, _FEWEST)
+        self._enough = Enough.of(rec)
+        start = rec.length - self._enough.count
         engine = self.own().engine(self.engine, start, rec.length, trajectory[start - 1])
         nothing = namespace(incoming).broadcast_to(constant(incoming, (), rec.dtype, 0), engine.recurrence.shape)
         more = engine.adjoint(trajectory[start:], nothing, incoming)
@@ -193,8 +240,3 @@ def _is_little(left: Array, before: Array) -> Array:
         return agreed(left, nothing, before, eps)
     size = xp.where(abs(before) < np.inf, abs(before), left.dtype.type(0))  # what is not finite excuses nothing
     return xp.asarray(((abs(left) <= left.dtype.type(eps) * size) | (left == 0)).all())  # type: ignore[no-any-return]
-
-
-def _cell_of(rec: Recurrence) -> Cell:
-    assert isinstance(rec, CellRecurrence)
-    return rec.cell.cell

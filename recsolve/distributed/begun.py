@@ -18,7 +18,8 @@ from recsolve.solvers.evaluation import Settled
 class Begun:
     """The way back as if nothing came from later ranks, through states of which an engine on a device is known.
 
-    It counts where that is what is asked for: of the same function, the same states and the same cotangent.
+    Inside a ``with`` block it has been asked for, and counts where that is what is wanted: of the same function, the
+    same states and the same cotangent.
 
     Parameters
     ----------
@@ -29,8 +30,18 @@ class Begun:
     """
 
     def __init__(self, solution: Any, given: Mapping[str, Any]):
+        self._solution, self._given = solution, given
         self._found: Backward | None = None
-        cotangents = [x for x in given.values() if x is not None]
+
+    def __enter__(self) -> Begun:
+        self._ask()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drop()
+
+    def _ask(self) -> None:
+        solution, cotangents = self._solution, [x for x in self._given.values() if x is not None]
         if type(solution) is not ShardedSolution or len(cotangents) != 1 or not isinstance(cotangents[0], Shard):
             return
         rec, iterate, cotangent = solution.recurrence, solution.local._iterate, cotangents[0].local

@@ -151,12 +151,13 @@ class Exchange(Gathering):
         """Return the sums of arrays over all ranks, the same on each, in the dtypes of the arrays."""
         return self.total_if((), arrays)[1] if arrays else []
 
-    def total_if(self, flags: Sequence[Array], arrays: Sequence[Array]) -> tuple[bool, list[Array]]:
-        """Return whether flags are set on all ranks, arrays of bool without axes, and the sums of arrays."""
+    def total_if(self, flags: Sequence[Array], arrays: Sequence[Array]) -> tuple[list[bool], list[Array]]:
+        """Return on which ranks all flags are set, arrays of bool without axes, and the sums of arrays."""
         sent = self.begin((), [*flags, *arrays], brought=len(flags))
         own = sent.arrays[len(flags) :]
         sums = sums_of(own)
-        return all(bool(flag.all()) for flag in sent.told()[1]), sums
+        told = [flag.tolist() for flag in sent.told()[1]]
+        return [all(flag[rank] for flag in told) for rank in range(self.size)], sums
 
     def words(self, text: str) -> list[str]:
         """Send a text to all ranks, and return those of all, in the order of ranks."""

@@ -139,7 +139,10 @@ def _lead(given: Elements) -> _Lead:
     expected = found.get(kind) if shown.waits else None
     early = [] if expected is None else ahead(partial(_leading, given), shown if expected else None)
     found[kind] = forgets = shown.forgets()
-    return early[0] if early and forgets == expected else _leading(given, shown if forgets else None)
+    if early and forgets == expected:
+        return early[0]
+    early.clear()  # which has no room beside what follows
+    return _leading(given, shown if forgets else None)
 
 
 _FOUND: WeakKeyDictionary[Any, dict[tuple[Any, ...], bool]] = WeakKeyDictionary()  # by ranks, and the kind of call

@@ -60,6 +60,14 @@ class OwnSteps:
         same = len(now) == len(self._taken) and all(map(is_, now, self._taken))
         return same and rec.ties == self.whole.ties and not patched(rec)
 
+    def holds(self, rec: Recurrence) -> bool:
+        """Return whether these are the steps of a recurrence that was made of them."""
+        whole = self.whole
+        assert isinstance(whole, CellRecurrence)
+        assert isinstance(rec, CellRecurrence)
+        same = whole.cell is rec.cell and whole.reset is rec.reset and whole.drive.keys() == rec.drive.keys()
+        return same and all(map(is_, whole.drive.values(), rec.drive.values()))
+
     def part(self, start: int, stop: int, before: Array | None = None) -> CellRecurrence:
         """Return some of the steps, given the native state before them, or from no state in particular.
 

@@ -37,9 +37,8 @@ class Ranks(Exchange):
     """
 
     def __init__(self, group: Any, timeout: float = 600.0):
-        self._call: str | Callable[[], str] | None = (
-            None  # what is done together, which is put into words when asked for
-        )
+        # What is done together, which is put into words when these are asked for.
+        self._call: str | Callable[[], str] | None = None
         super().__init__(group, timeout)
         self._closed = False
         self._free, self._thread = Lock(), 0  # whether no call is made, and else the thread that makes it
@@ -89,7 +88,9 @@ class Ranks(Exchange):
                 "there"
             )
         if not self._free.acquire(blocking=False):
-            other = text_of(self._call or "a call")
+            other = "a call"
+            with suppress(Exception):  # of the other thread's words
+                other = text_of(self._call or other)
             raise RuntimeError(
                 f"{text_of(call)}: another thread of this process is amid {other}; wanted one call after the other, in "
                 "the same order on all ranks"

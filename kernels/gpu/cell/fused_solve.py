@@ -169,9 +169,7 @@ class FusedCuda:
             beyond = [] if incoming is None else [incoming.astype(_number(states), copy=False)]
             arrays = inputs, [states, cotangent, *gradients, result], _given(starts, states), beyond
             outcome = self._run("Backward", arrays, axis, None, (segments, burn, None))
-            several = (
-                prod(states.shape[1 : 1 + batch]) > 1
-            )  # sequences, over which sums are added up before they are rounded
+            several = prod(states.shape[1 : 1 + batch]) > 1  # over which sums are added up before they are rounded
             kind = np.dtype(np.float64) if several else states.dtype
             sums = in_shape(over_segments(outcome.sums(), kind, machine), part[::-1])
             return result, gradients, sums[: sizes.constants], sums[sizes.constants :]
