@@ -19,7 +19,7 @@ import ranks
 
 import recsolve as rs
 from recsolve.distributed.gathering import ranks_in_words
-from recsolve.distributed.messages import Pinned
+from recsolve.distributed.pinned import Pinned
 
 pytest.importorskip("torch")
 SIZE = 3

@@ -14,8 +14,7 @@ from recsolve.base.shard import Timeline
 from recsolve.distributed.begun import Begun
 from recsolve.distributed.carries import over_ranks
 from recsolve.distributed.elements import Elements
-from recsolve.distributed.exchange import sums_of
-from recsolve.distributed.messages import constant
+from recsolve.distributed.messages import constant, sums_of
 from recsolve.distributed.own_steps import OwnSteps
 from recsolve.gradients.result import Gradients, initial_of
 from recsolve.gradients.solved import cotangent_of, with_last

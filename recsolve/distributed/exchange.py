@@ -10,14 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from recsolve.base.arrays import Array, kind_of, to_host
+from recsolve.base.arrays import Array, to_host
 from recsolve.distributed.gathering import Gathering, RankError, by_text, ranks_in_words
 from recsolve.distributed.mailboxes import Mailboxes, opened
-from recsolve.distributed.messages import HEADER, Arriving, Letter, layout_of, one_stream, stacked, unpack, views
-from recsolve.kernels.gpu.ranks import summed
+from recsolve.distributed.messages import (
+    HEADER,
+    Letter,
+    decoded,
+    encoded,
+    layout_of,
+    one_stream,
+    stacked,
+    sums_of,
+    unpack,
+    views,
+)  # fmt: skip
+from recsolve.distributed.pinned import Arriving
 
 _LARGEST = 1 << 20  # bytes that are sent along with every header; what is longer takes a second message
-_TEXT = 4096  # bytes of a text
 GOES_ON, FAILED = 0, 1  # what a header says of its rank
 _CODE, _DIGEST, _OWN, _CALL = range(4)  # the numbers of a header; the last one is twice that of the call, or one more
 
@@ -161,7 +171,7 @@ class Exchange(Gathering):
 
     def words(self, text: str) -> list[str]:
         """Send a text to all ranks, and return those of all, in the order of ranks."""
-        return [_decoded(row) for row in self.exchange((), [_encoded(text)]).arrays[0]]
+        return [decoded(row) for row in self.exchange((), [encoded(text)]).arrays[0]]
 
     def _written(self, code: int, numbers: Array, arrays: Sequence[Array], more: bool = False) -> Letter:
         """Return a message, at least as long as what goes along with the header."""
@@ -262,32 +272,8 @@ class Exchange(Gathering):
     def _texts(self, text: str, patience: float | None = None) -> list[str]:
         """Exchange a text of every rank."""
         with one_stream(self.on_device):
-            found = self._shown(_encoded(text), self.timeout if patience is None else patience)
-        return [_decoded(row) for row in found]
-
-
-def _encoded(text: str) -> Array:
-    """Return a text as bytes of one length, the end cut off if it is longer."""
-    return np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8).copy()
-
-
-def _decoded(coded: Array) -> str:
-    """Return the text."""
-    return bytes(to_host(coded)).rstrip(b"\0").decode(errors="replace")
-
-
-def sums_of(arrays: Sequence[Array]) -> list[Array]:
-    """Return the sums over ranks of arrays (ranks, ...) that have come with one message, for which nothing waits."""
-    found = summed(arrays) if arrays and kind_of(arrays[0]) == "cupy" else None
-    return [_sum(x) for x in arrays] if found is None else found
-
-
-def _sum(x: Array) -> Array:
-    """Return the sum over ranks, in their order; it is an array, also of those without axes."""
-    total = x[:1].copy()
-    for rank in range(1, len(x)):
-        total += x[rank]
-    return total.reshape(x.shape[1:])
+            found = self._shown(encoded(text), self.timeout if patience is None else patience)
+        return [decoded(row) for row in found]
 
 
 def _described(doing: str, numbers: tuple[int, ...], arrays: tuple[tuple[Any, tuple[int, ...]], ...]) -> str:

@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 from recsolve.base.arrays import Array
 from recsolve.distributed.alarm import Alarm
 from recsolve.distributed.mailboxes import Mailboxes
-from recsolve.distributed.messages import Arriving, arriving
+from recsolve.distributed.messages import arriving
+from recsolve.distributed.pinned import Arriving
 
 _LOOK = 0.25  # seconds between two looks at the store
 _SPINS = 1e-3, 5e-2  # seconds in which a host, and one that waits for its device, does nothing else

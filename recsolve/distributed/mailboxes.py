@@ -19,7 +19,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from recsolve.base.arrays import Array, address
-from recsolve.distributed.messages import HEADER, Arriving, Letter, Pinned
+from recsolve.distributed.messages import HEADER, Letter
+from recsolve.distributed.pinned import Arriving, Pinned
 from recsolve.kernels.gpu.device import on
 from recsolve.kernels.gpu.mailbox import BOX, LONGEST, PEERS, SLOTS, WORDS, Post
 

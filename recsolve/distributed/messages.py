@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, lru_cache
 from math import prod
-from threading import get_ident
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace, to_host
+from recsolve.distributed.pinned import Arriving, Pinned
 from recsolve.kernels.gpu.device import Reader, on
 from recsolve.kernels.gpu.message import Packing
+from recsolve.kernels.gpu.ranks import summed
 
 HEADER = 32  # bytes: whether its rank goes on, the digest of what it does, a number of its own, and that of the call
 _ALIGNED = 16
-_TO_HOST = 2  # the direction in which CUDA copies
 _LAYOUTS = 512  # that are remembered
-_LEAST = 4096  # bytes of memory that a device writes to
-
-
-# Whether bytes have come, and what gives them.
-Arriving: TypeAlias = tuple[Callable[[], bool], Callable[[], Array]]
+_TEXT = 4096  # bytes of a text
 
 
 class Layout(NamedTuple):
@@ -91,7 +87,7 @@ class Letter:
         import torch
 
         if self.on_device:
-            return Pinned.here().packed(self)
+            return self._packed_there()
         packed = torch.zeros(self.size, dtype=torch.uint8)
         host: Array = packed.numpy()
         host[:HEADER].view(np.int64)[:] = self.head
@@ -99,6 +95,23 @@ class Letter:
         for x, (dtype, shape, place, nbytes) in zip(self.arrays, self.layout.arrays, strict=True):
             if nbytes:
                 host[place : place + nbytes].view(dtype).reshape(shape)[...] = to_host(x)
+        return packed
+
+    def _packed_there(self) -> Any:
+        """Return it as bytes of the device: one launch."""
+        import cupy
+        import torch
+
+        kept = Pinned.here().packings
+        packing = kept.get(self.layout)
+        if packing is None:
+            if len(kept) >= _LAYOUTS:
+                kept.clear()
+            with on(cupy.empty(0, np.uint8), None) as machine:
+                packing = kept[self.layout] = Packing(len(self.words), *self.layout.parts, machine)
+        packing.words[:] = self.words
+        packed = torch.empty(self.size, dtype=torch.uint8, device="cuda")
+        packing(packed.data_ptr(), self.plain())
         return packed
 
 
@@ -168,91 +181,6 @@ def arriving(rows: Any, count: int) -> Arriving:
     return Pinned.here().arriving(rows, count)
 
 
-class Pinned:
-    """Memory of the host that a device reads and writes by itself, for one message after the other of a thread.
-
-    A message that is waited for costs 0.1 ms this way, and ten times as much with new memory for each.
-    """
-
-    _KNOWN: ClassVar[dict[tuple[int, int], Pinned]] = {}  # by device and thread
-
-    def __init__(self) -> None:
-        self._rooms: list[Array] = []  # that nothing is under way to
-        self._made: list[Array] = []  # all of them, kept: a message that was given up may still come
-        self._events: list[Any] = []
-        self._packings: dict[Layout, Packing] = {}
-
-    @classmethod
-    def here(cls) -> Pinned:
-        """Return that of the current device and thread."""
-        import cupy
-
-        key = cupy.cuda.runtime.getDevice(), get_ident()
-        if key not in cls._KNOWN:
-            cls._KNOWN[key] = cls()
-        return cls._KNOWN[key]
-
-    def take(self, size: int) -> Array:
-        """Return so many bytes or more, which are the caller's until they are given back."""
-        import cupyx
-
-        room = self._rooms.pop() if self._rooms else None
-        if room is None or len(room) < size:
-            room = cupyx.empty_pinned((max(2 * size, _LEAST),), np.uint8)
-            self._made.append(room)
-        return room
-
-    def event(self) -> Any:
-        """Return an event, which is the caller's until it is given back."""
-        import cupy
-
-        return self._events.pop() if self._events else cupy.cuda.Event(disable_timing=True)
-
-    def back(self, room: Array, event: Any) -> None:
-        """Take bytes to which nothing is under way, and an event."""
-        self._rooms.append(room)
-        self._events.append(event)
-
-    def packed(self, letter: Letter) -> Any:
-        """Return a message as bytes of the device: one launch."""
-        import torch
-
-        packing = self._packings.get(letter.layout) or self._packing(letter.layout)
-        packing.words[:] = letter.words
-        packed = torch.empty(letter.size, dtype=torch.uint8, device="cuda")
-        packing(packed.data_ptr(), letter.plain())
-        return packed
-
-    def _packing(self, layout: Layout) -> Packing:
-        import cupy
-
-        if len(self._packings) >= _LAYOUTS:
-            self._packings.clear()
-        with on(cupy.empty(0, np.uint8), None) as machine:
-            found = self._packings[layout] = Packing(HEADER // 8 + layout.numbers, *layout.parts, machine)
-        return found
-
-    def arriving(self, rows: Any, count: int) -> Arriving:
-        """Ask for the first bytes of the messages of all ranks."""
-        import cupy
-
-        size = len(rows) * count
-        room, event, stream = self.take(size), self.event(), cupy.cuda.get_current_stream()
-        if size:
-            where, begins = room.ctypes.data, rows.data_ptr()
-            cupy.cuda.runtime.memcpy2DAsync(
-                where, count, begins, rows.stride(0), count, len(rows), _TO_HOST, stream.ptr
-            )
-        event.record(stream)
-
-        def told() -> Array:
-            found = room[:size].reshape(len(rows), count).copy()
-            self.back(room, event)
-            return found
-
-        return lambda: bool(event.done), told
-
-
 @contextmanager
 def one_stream(on_device: bool) -> Iterator[None]:
     """Let torch ask the device for things in the order in which CuPy does, on CuPy's current stream."""
@@ -307,6 +235,30 @@ class Soon:
     def read(self) -> Array:
         """Return the array on the host."""
         return self._x if self._reader is None else self._reader.read().reshape(self._x.shape)
+
+
+def sums_of(arrays: Sequence[Array]) -> list[Array]:
+    """Return the sums over ranks of arrays (ranks, ...) that have come with one message, for which nothing waits."""
+    found = summed(arrays) if arrays and kind_of(arrays[0]) == "cupy" else None
+    return [_sum(x) for x in arrays] if found is None else found
+
+
+def _sum(x: Array) -> Array:
+    """Return the sum over ranks, in their order; it is an array, also of those without axes."""
+    total = x[:1].copy()
+    for rank in range(1, len(x)):
+        total += x[rank]
+    return total.reshape(x.shape[1:])
+
+
+def encoded(text: str) -> Array:
+    """Return a text as bytes of one length, the end cut off if it is longer."""
+    return np.frombuffer(text.encode()[:_TEXT].ljust(_TEXT, b"\0"), np.uint8).copy()
+
+
+def decoded(coded: Array) -> str:
+    """Return the text."""
+    return bytes(to_host(coded)).rstrip(b"\0").decode(errors="replace")
 
 
 def _aligned(nbytes: int) -> int:
