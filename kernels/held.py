@@ -16,6 +16,11 @@ def where_and_how(arrays: Sequence[Array]) -> tuple[list[int], tuple[Any, ...]]:
     return _look(arrays)
 
 
+def identical(these: Sequence[Any], those: Sequence[Any]) -> bool:
+    """Return whether two sequences hold the very same objects."""
+    return len(these) == len(those) and all(map(is_, these, those))
+
+
 class Held(list[Array]):
     """Arrays that their owner keeps; a copy of the list, in another process perhaps, looks at its own.
 
@@ -39,7 +44,7 @@ class Held(list[Array]):
 
     def same(self, arrays: Sequence[Array]) -> bool:
         """Return whether these are the very same arrays."""
-        return len(self) == len(arrays) and all(map(is_, self, arrays))
+        return identical(self, arrays)
 
     def __getstate__(self) -> None:
         """Forget addresses."""

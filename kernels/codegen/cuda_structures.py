@@ -68,4 +68,9 @@ def structure(header: str, name: str, **counts: int) -> np.dtype[Any]:
     return np.dtype(fields)
 
 
+def fields_at(described: np.dtype[Any]) -> dict[str, int]:
+    """Return where the fields of a structure begin, in words of 64 bits, as it is seen as integers."""
+    return {name: place[1] // 8 for name, place in (described.fields or {}).items()}
+
+
 VIEW = structure("common/view", "View")

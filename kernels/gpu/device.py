@@ -283,6 +283,14 @@ def on(like: Array, machine: Machine | None) -> AbstractContextManager[Machine]:
     return nullcontext(found) if cupy.cuda.runtime.getDevice() == device.id else _entered(device, found)
 
 
+def current() -> Machine:
+    """Return the current device."""
+    import cupy
+
+    with on(cupy.empty(0, np.uint8), None) as machine:
+        return machine
+
+
 @contextmanager
 def _entered(device: Any, machine: Machine) -> Iterator[Machine]:
     with device:

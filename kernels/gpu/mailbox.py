@@ -8,7 +8,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array
 from recsolve.kernels.codegen.cuda_headers import headers
-from recsolve.kernels.codegen.cuda_structures import constants, structure
+from recsolve.kernels.codegen.cuda_structures import constants, fields_at, structure
 from recsolve.kernels.gpu.device import Launch, Machine
 
 _KERNEL, _THREADS, _OPTIONS = "recsolve::exchange_rows<unsigned int>", 256, ("-std=c++17",)
@@ -19,7 +19,7 @@ LONGEST = ROOM - _FLAG  # bytes of a row
 # Bytes of a box, which are 0 at first: a multiple of 2 MB, of which CUDA makes allocations, and shows whole ones alone.
 BOX = 2 * PEERS * ROOM
 _MAIL = structure("ranks/mailbox", "Mail")
-_AT = {name: place[1] // 8 for name, place in (_MAIL.fields or {}).items()}  # in a structure seen as integers
+_AT = fields_at(_MAIL)
 
 
 class Post:

@@ -8,13 +8,13 @@ import numpy as np
 
 from recsolve.base.arrays import Array, address
 from recsolve.kernels.codegen.cuda_headers import headers
-from recsolve.kernels.codegen.cuda_structures import constants, structure
+from recsolve.kernels.codegen.cuda_structures import constants, fields_at, structure
 from recsolve.kernels.gpu.device import Launch, Machine
 
 _KERNEL, _THREADS, _OPTIONS = "recsolve::pack_message<unsigned int>", 256, ("-std=c++17",)
 _WORDS, _SLOTS = (constants("ranks/message")[name] for name in ("WORDS", "SLOTS"))
 _MESSAGE = structure("ranks/message", "Message")
-_AT = {name: place[1] // 8 for name, place in (_MESSAGE.fields or {}).items()}  # in a structure seen as integers
+_AT = fields_at(_MESSAGE)
 _EACH = 4096  # bytes of a block
 _MOST = 256  # blocks
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, address, namespace
 from recsolve.kernels.codegen.cuda_headers import headers
-from recsolve.kernels.codegen.cuda_structures import constants, structure
+from recsolve.kernels.codegen.cuda_structures import constants, fields_at, structure
 from recsolve.kernels.gpu.device import Launch, Machine, on
 
 _OPTIONS = ("-std=c++17", "-fmad=false")  # so that ranks round as arrays do
@@ -255,8 +255,8 @@ def _described(kernel: str, char: str) -> tuple[int, dict[str, int], str, str, i
     """Return the size of what a kernel is given and the places of its fields, the code, its name there, the threads."""
     header, name, threads = _KERNELS[kernel]
     described = structure(header, name)
-    places = {field: place[1] // 8 for field, place in (described.fields or {}).items()}
-    return described.itemsize // 8, places, headers(header), f"recsolve::{kernel}<{_NUMBERS[char]}>", threads
+    code, expression = headers(header), f"recsolve::{kernel}<{_NUMBERS[char]}>"
+    return described.itemsize // 8, fields_at(described), code, expression, threads
 
 
 def _launch(

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from recsolve.base.arrays import Array, address
-from recsolve.kernels.codegen.cuda_structures import VIEW, constants, structure
+from recsolve.kernels.codegen.cuda_structures import VIEW, constants, fields_at, structure
 
 AXES, LANES = (constants("common/view")[name] for name in ("AXES", "LANES"))
 INPUTS = tuple(f"in{i}" for i in range(constants("scan/problem")["INPUTS"]))
@@ -31,7 +31,7 @@ def _apart(described: np.dtype[Any]) -> np.dtype[Any]:
 
 
 PROBLEM = _apart(structure("scan/problem", "Problem"))
-AT = {name: place[1] // 8 for name, place in (PROBLEM.fields or {}).items()}  # in a problem seen as integers
+AT = fields_at(PROBLEM)
 
 
 class Strides(NamedTuple):

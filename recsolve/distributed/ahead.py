@@ -6,12 +6,12 @@ So what was asked for last is asked for again at once, all the rest is done mean
 
 from __future__ import annotations
 
-from operator import is_
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from recsolve.base.tolerance import Tolerance
 from recsolve.distributed.own_steps import same_engine
+from recsolve.kernels.held import identical
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.cell_recurrence import CellRecurrence
 from recsolve.recurrence.engine import Asked, Engine
@@ -35,8 +35,7 @@ class Ahead:
 
     def __enter__(self) -> Ahead:
         last = self._KNOWN.get(self._recurrence) if type(self._recurrence) is CellRecurrence else None
-        known = last is not None and len(last.given) == len(self._given)
-        if last is not None and known and last.repeated and all(map(is_, self._given, last.given)):
+        if last is not None and last.repeated and identical(self._given, last.given):
             try:
                 self._asked = last.engine.ask(last.tolerance)
             except Exception:

@@ -192,12 +192,17 @@ class Exchange(Gathering):
 
     def _mailboxes(self, patience: float) -> Mailboxes | None:
         """Return by what short messages go if not by the process group; all ranks ask at their first message."""
-        if self._asked or not self.on_device or self.size == 1:
+        if self._asked or self.size == 1 or not self._may_have_boxes:
             return self._boxes
         self._asked, amid, self._amid = True, self._amid, True
         self._boxes = opened(self.rank, self.size, lambda own: self._shown(own, patience))
         self._amid = amid
         return self._boxes
+
+    @property
+    def _may_have_boxes(self) -> bool:
+        """Whether ranks have memory of a kind that others can perhaps write to."""
+        return self.on_device
 
     def _shown(self, own: Array, patience: float) -> Array:
         """Return bytes of all ranks on the host, (ranks, n)."""

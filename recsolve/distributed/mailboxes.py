@@ -21,7 +21,7 @@ import numpy as np
 from recsolve.base.arrays import Array, address
 from recsolve.distributed.messages import HEADER, Letter
 from recsolve.distributed.pinned import Arriving, Pinned
-from recsolve.kernels.gpu.device import on
+from recsolve.kernels.gpu.device import current
 from recsolve.kernels.gpu.mailbox import BOX, LONGEST, PEERS, SLOTS, WORDS, Post
 
 _HANDLE, _HOST = 64, 16  # bytes of what CUDA tells of memory to other processes, and of what tells hosts apart
@@ -120,13 +120,10 @@ class Mailboxes:
             post(number, [letter.packed.data_ptr()], rows, nbytes, *where)
 
     def _post(self, key: Any, words: int, places: list[int], sizes: list[int]) -> Post:
-        import cupy
-
         if len(self._posts) >= _LAYOUTS:
             self._posts.clear()
-        with on(cupy.empty(0, np.uint8), None) as machine:
-            word = self._given_up.ctypes.data
-            found = self._posts[key] = Post(self.rank, self.boxes, word, words, places, sizes, machine)
+        word = self._given_up.ctypes.data
+        found = self._posts[key] = Post(self.rank, self.boxes, word, words, places, sizes, current())
         return found
 
     def prepared(self, letter: Letter) -> Mailboxes:

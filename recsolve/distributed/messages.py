@@ -12,7 +12,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, kind_of, namespace, to_host
 from recsolve.distributed.pinned import Arriving, Pinned
-from recsolve.kernels.gpu.device import Reader, on
+from recsolve.kernels.gpu.device import Reader, current, on
 from recsolve.kernels.gpu.message import Packing
 from recsolve.kernels.gpu.ranks import summed
 
@@ -99,7 +99,6 @@ class Letter:
 
     def _packed_there(self) -> Any:
         """Return it as bytes of the device: one launch."""
-        import cupy
         import torch
 
         kept = Pinned.here().packings
@@ -107,8 +106,7 @@ class Letter:
         if packing is None:
             if len(kept) >= _LAYOUTS:
                 kept.clear()
-            with on(cupy.empty(0, np.uint8), None) as machine:
-                packing = kept[self.layout] = Packing(len(self.words), *self.layout.parts, machine)
+            packing = kept[self.layout] = Packing(len(self.words), *self.layout.parts, current())
         packing.words[:] = self.words
         packed = torch.empty(self.size, dtype=torch.uint8, device="cuda")
         packing(packed.data_ptr(), self.plain())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import is_
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -10,6 +9,7 @@ from recsolve.base.arrays import Array
 from recsolve.base.overriding import patched
 from recsolve.base.tolerance import Tolerance
 from recsolve.kernels.gpu.iterate import Iterations
+from recsolve.kernels.held import identical
 from recsolve.kernels.residual import iterations
 from recsolve.recurrence.base import Recurrence
 from recsolve.recurrence.binding import parts_as
@@ -56,8 +56,7 @@ class OwnSteps:
 
     def _fit(self, rec: Recurrence) -> bool:
         """Return whether nothing has been put in the place of what they have taken over."""
-        now = _taken(rec)
-        same = len(now) == len(self._taken) and all(map(is_, now, self._taken))
+        same = identical(_taken(rec), self._taken)
         return same and rec.ties == self.whole.ties and not patched(rec)
 
     def holds(self, rec: Recurrence) -> bool:
@@ -66,7 +65,7 @@ class OwnSteps:
         assert isinstance(whole, CellRecurrence)
         assert isinstance(rec, CellRecurrence)
         same = whole.cell is rec.cell and whole.reset is rec.reset and whole.drive.keys() == rec.drive.keys()
-        return same and all(map(is_, whole.drive.values(), rec.drive.values()))
+        return same and identical([*whole.drive.values()], [*rec.drive.values()])
 
     def part(self, start: int, stop: int, before: Array | None = None) -> CellRecurrence:
         """Return some of the steps, given the native state before them, or from no state in particular.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from operator import is_
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from recsolve.base.overriding import changed
 from recsolve.base.ties import ties_in_force
 from recsolve.jacobians import Jacobian
 from recsolve.jacobians.factored import Call
-from recsolve.kernels.held import Held
+from recsolve.kernels.held import Held, identical
 from recsolve.kernels.starts import Starts
 from recsolve.mixings import Mixing, couples, form_of, plain_of
 from recsolve.recurrence.base import Recurrence
@@ -155,7 +154,7 @@ class CellRecurrence(Recurrence[UserArray]):
         """Return inputs of a compiled loop and what it starts from: the lists of the last time if all are the same."""
         starts = Starts(self.initial, self.restart, self.reset)
         known = self._held
-        if known is None or not (known[0].same(inputs) and all(map(is_, known[1], starts))):
+        if known is None or not (known[0].same(inputs) and identical(known[1], starts)):
             known = self._held = Held(inputs), starts
         return known
 

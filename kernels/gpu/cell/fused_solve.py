@@ -17,6 +17,7 @@ import numpy as np
 
 from recsolve.base.arrays import Array, address, empty_in_order, namespace
 from recsolve.kernels.codegen.cuda_elementwise import elementwise_cell, module
+from recsolve.kernels.codegen.cuda_structures import fields_at
 from recsolve.kernels.codegen.numba_elementwise import inputs_of
 from recsolve.kernels.gpu.cell.segment_sums import over_segments
 from recsolve.kernels.gpu.cell.solve_layout import Arrays, Ready, components_of, in_shape, lay_out, problem
@@ -261,7 +262,7 @@ class FusedCuda:
         for name, size in parts.items():
             room[name] = nbytes
             nbytes += -(-size // 256) * 256
-        fields = {name: place[1] // 8 for name, place in (filled.dtype.fields or {}).items()}
+        fields = fields_at(filled.dtype)
         named = [(at, g.base, address(g.array) - address(bases[g.base])) for at, g in places]
         named += [(fields[name], len(bases), begins) for name, begins in room.items()]
         at, owners, offsets = (np.array(x) for x in zip(*named, strict=True))
